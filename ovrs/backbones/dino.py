@@ -1,0 +1,151 @@
+"""timm's DINO models as frozen (or trained) remote-sensing priors."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from detectron2.config import CfgNode, configurable
+from timm.models.eva import Eva
+from timm.models.eva import checkpoint_filter_fn as to_timm_names
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ovrs.backbones.base import Prior
+from ovrs.backbones.finetune import PRIOR_MODES, set_trainable
+from ovrs.backbones.position_embedding import adapt_position_embedding
+from ovrs.backbones.registry import PRIOR_REGISTRY
+from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
+from ovrs.backbones.weights import CATALOGUE, fetch, find_entry
+from ovrs.structures import FeatureRequest, PriorFeatures, TowerSpec
+
+logger = logging.getLogger(__name__)
+
+# DINO training checkpoints carry the projection head of the pretext task.
+_PRETEXT = ("head.", "dino_head.", "ibot_head.", "mask_token", "rope")
+
+
+class TimmPrior(Prior):
+    """A timm ViT that returns final-norm patch features of its last and of chosen blocks.
+
+    Args:
+        vit: the timm model, without classification head.
+        input_size: side of the square that images arrive in; 0 for any size.
+        finetune: a mode of ``ovrs.backbones.finetune.PRIOR_MODES``.
+    """
+
+    timm_class: type[nn.Module]
+
+    @configurable
+    def __init__(self, vit: nn.Module, input_size: int = 0, finetune: str = "frozen") -> None:
+        super().__init__()
+        self.vit = vit
+        self.spec = TowerSpec(
+            width=vit.embed_dim,
+            depth=len(vit.blocks),
+            patch_size=vit.patch_embed.patch_size[0],
+            input_size=input_size,
+        )
+        set_trainable(vit.named_parameters(), finetune, PRIOR_MODES, "MODEL.PRIOR.FINETUNE")
+        self.train(self.training)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, load_weights: bool = True) -> dict[str, Any]:
+        """Build the tower that ``MODEL.PRIOR`` describes and fill it."""
+        node = cfg.MODEL.PRIOR
+        entry = find_entry(node.WEIGHTS, node.ARCH, "MODEL.PRIOR")
+        from_hub = load_weights and entry is not None and entry.timm
+        vit = _create(node.ARCH, node.ARCH_OPTIONS, cls.timm_class, from_hub)
+        if load_weights and node.WEIGHTS and not from_hub:
+            path = fetch(node.WEIGHTS, "MODEL.PRIOR")
+            state = {name: tensor.float() for name, tensor in read_state_dict(path).items()}
+            remedy = f"Is MODEL.PRIOR.ARCH, {node.ARCH!r}, the architecture of this file?"
+            load_strictly(vit, cls.rename(state, vit), str(path), _PRETEXT, remedy)
+            logger.info("prior %s: weights from %s", node.ARCH, path)
+        elif load_weights and not node.WEIGHTS:
+            logger.warning("prior %s: random weights (MODEL.PRIOR.WEIGHTS is empty)", node.ARCH)
+        return {"vit": vit, "input_size": node.INPUT_SIZE, "finetune": node.FINETUNE}
+
+    @staticmethod
+    def rename(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+        """Bring the names of a weights file to timm's."""
+        return state
+
+    def forward(self, image: Tensor, request: FeatureRequest) -> PriorFeatures:
+        """Return the asked-for features of normalised [B, 3, H, W] images."""
+        last = self.spec.depth - 1
+        indices = sorted({*request.prior_blocks, last})
+        if indices[0] < 0 or indices[-1] > last:
+            raise ValueError(f"prior blocks {request.prior_blocks} asked for; a tower of {last + 1} has 0..{last}.")
+        maps = dict(zip(indices, self.block_maps(image, indices), strict=True))
+        return PriorFeatures(dense=maps[last], blocks={index: maps[index] for index in request.prior_blocks})
+
+    @abstractmethod
+    def block_maps(self, image: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Return the final-norm [B, D, h, w] maps of the given blocks, in increasing order."""
+
+
+@PRIOR_REGISTRY.register()
+class DinoPrior(TimmPrior):
+    """DINO's plain ViT (timm ``VisionTransformer``), RSIB included; positions resized by DINO's rule."""
+
+    timm_class = VisionTransformer
+
+    def block_maps(self, image: Tensor, indices: Sequence[int]) -> list[Tensor]:  # noqa: D102
+        vit = self.vit
+        x = vit.patch_embed.proj(image)
+        grid = tuple(x.shape[-2:])
+        x = torch.cat([vit.cls_token.expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)], dim=1)
+        x = x + adapt_position_embedding(vit.pos_embed[0], grid, rule="dino")
+        maps = []
+        for index, block in enumerate(vit.blocks[: indices[-1] + 1]):
+            x = block(x)
+            if index in indices:
+                maps.append(vit.norm(x[:, 1:]).transpose(1, 2).unflatten(2, grid).contiguous())
+        return maps
+
+
+@PRIOR_REGISTRY.register()
+class Dinov3Prior(TimmPrior):
+    """DINOv3 (timm ``Eva`` with rotary positions and register tokens), satellite weights included."""
+
+    timm_class = Eva
+
+    @staticmethod
+    def rename(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+        """Accept Meta's own names as well as timm's."""
+        return to_timm_names(state, vit) if "storage_tokens" in state else state
+
+    def block_maps(self, image: Tensor, indices: Sequence[int]) -> list[Tensor]:  # noqa: D102
+        return self.vit.forward_intermediates(
+            image, indices=list(indices), norm=True, stop_early=True, intermediates_only=True
+        )
+
+
+def _create(arch: str, options: Sequence[Any], expected: type[nn.Module], pretrained: bool) -> nn.Module:
+    if len(options) % 2:
+        raise WeightsError(f"MODEL.PRIOR.ARCH_OPTIONS must alternate keyword and value, got {list(options)}.")
+    keywords = dict(zip(options[::2], options[1::2], strict=True))
+    if not timm.is_model(arch):
+        near = ", ".join(timm.list_models("*dino*", pretrained=True))
+        raise WeightsError(f"MODEL.PRIOR.ARCH: timm knows no model {arch!r}; its DINO models are {near}.")
+    try:
+        vit = timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **keywords)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        hub = next(entry.source for entry in CATALOGUE.values() if entry.arch == arch and entry.timm)
+        raise WeightsError(
+            f"MODEL.PRIOR.WEIGHTS: downloading {arch} from {hub} failed ({error}). Fetch the file elsewhere and set "
+            "MODEL.PRIOR.WEIGHTS to its path."
+        ) from error
+    if not isinstance(vit, expected):
+        raise WeightsError(
+            f"MODEL.PRIOR.ARCH {arch!r} is a timm {type(vit).__name__}; this MODEL.PRIOR.NAME takes {expected.__name__} "
+            "models. DinoPrior takes DINO's plain ViTs, Dinov3Prior takes DINOv3."
+        )
+    return vit

@@ -1,0 +1,126 @@
+"""Reading weight files without running anything in them, and loading them strictly."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+_WRAPPERS = ("state_dict", "model", "teacher", "model_state_dict")
+_PREFIXES = ("module.", "backbone.")
+_SHOWN = 8
+
+
+class WeightsError(RuntimeError):
+    """A weights file that is missing, damaged or made for another network."""
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, reading it in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while piece := stream.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a weights file, whatever it wraps them in.
+
+    Understood: safetensors; PyTorch files (a plain state dict, or one under ``state_dict``, ``model`` or
+    ``teacher``, as training scripts and DINO write them); TorchScript archives (OpenAI's CLIP files).
+    Prefixes ``module.`` and ``backbone.`` are removed. No pickled code is ever run: PyTorch files are
+    read with ``weights_only``, and of all classes only ``argparse.Namespace`` (plain data that DINO
+    stores) is let in.
+
+    Raises:
+        WeightsError: the file does not exist, is damaged, contains code, or holds no tensors.
+    """
+    path = Path(path)
+    content = read_checkpoint(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    state = {}
+    for name, tensor in content.items():
+        if isinstance(tensor, Tensor):
+            for prefix in _PREFIXES:
+                name = name.removeprefix(prefix)
+            state[name] = tensor
+    if not state:
+        raise WeightsError(f"{path} holds no tensors; its entries are {sorted(map(str, content))[:_SHOWN]}.")
+    return state
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Return the dictionary that a weights file holds, unchanged, with tensors on the CPU."""
+    if not path.is_file():
+        raise WeightsError(f"weights file {path} does not exist; give the path of a local file or a catalogue name.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if _is_torchscript(path):
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the libraries raise a dozen kinds, from EOFError to SafetensorError
+        raise WeightsError(
+            f"{path} cannot be read as safetensors, PyTorch or TorchScript weights: it is damaged, or it contains "
+            f"code, which is never run ({type(error).__name__}: {str(error).splitlines()[0]})."
+        ) from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors.")
+    return content
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def load_strictly(
+    module: nn.Module, state: dict[str, Tensor], source: str, ignore: Sequence[str] = (), remedy: str = ""
+) -> None:
+    """Fill every parameter and persistent buffer of ``module`` from ``state``.
+
+    Args:
+        module: the network.
+        state: tensors by name.
+        source: what to call ``state`` in messages, usually the file.
+        ignore: name prefixes of surplus entries that are known and expected.
+        remedy: last sentence of an error message.
+
+    Raises:
+        WeightsError: a tensor is missing or has another shape. Surplus tensors are reported as a warning.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in state]
+    if missing:
+        raise WeightsError(
+            f"{source}: {len(missing)} of {len(own)} tensors are missing, for example {missing[:_SHOWN]}; the file "
+            f"has {len(state)}, for example {list(state)[:3]}. {remedy}".strip()
+        )
+    wrong = [
+        f"{name} is {tuple(state[name].shape)}, the model's is {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if state[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise WeightsError(f"{source}: {len(wrong)} tensors do not fit: {'; '.join(wrong[:3])}. {remedy}".strip())
+    surplus = [name for name in state if name not in own and not name.startswith(tuple(ignore))]
+    if surplus:
+        logger.warning("%s: %d tensors are not used, for example %s", source, len(surplus), surplus[:_SHOWN])
+    module.load_state_dict({name: state[name] for name in own})

@@ -1,0 +1,281 @@
+"""Every configuration key of OVRS, its default and its meaning, and a strict, safe YAML reader.
+
+The defaults describe GSNet as published (ViT-B/16 at 384, LandDiscover50K recipe); a YAML file says
+what differs. Keys that Detectron2 has already keep their names and meanings.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as _detectron2_cfg
+
+BASE_KEY = "_BASE_"
+# Values that name a file; looked up beside the YAML that sets them before the working directory.
+PATH_KEYS = ("MODEL.VLM.ARCH",)
+
+# CLIP's image statistics on the 0..255 scale, RGB.
+CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
+CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the file, the key and the remedy."""
+
+
+def add_ovrs_config(cfg: CfgNode) -> None:
+    """Add all OVRS keys to a Detectron2 configuration, in place."""
+    _add_model(cfg)
+    _add_gsnet(cfg)
+    _add_vocabulary(cfg)
+    _add_input(cfg)
+    _add_solver(cfg)
+    _add_test(cfg)
+
+
+def _add_model(cfg: CfgNode) -> None:
+    model = cfg.MODEL
+    model.META_ARCHITECTURE = "OpenVocabSegmenter"
+    model.DEVICE = "auto"  # "auto": the GPU if there is one, else the CPU
+    model.PIXEL_MEAN = list(CLIP_PIXEL_MEAN)
+    model.PIXEL_STD = list(CLIP_PIXEL_STD)
+
+    # Vision-language model (both towers).
+    model.VLM = CfgNode()
+    model.VLM.NAME = "OpenClipVLM"  # an entry of VLM_REGISTRY
+    model.VLM.ARCH = "ViT-B-16"  # an open_clip model name, or the path of a model config (JSON)
+    model.VLM.WEIGHTS = "openai/ViT-B-16"  # name in the weights catalogue, local file, or "" for random weights
+    model.VLM.ACTIVATION = ""  # "quick_gelu" or "gelu"; "" takes what the weights were trained with
+    model.VLM.INPUT_SIZE = 384  # side of the square that images are resized to; 0 keeps their size
+    model.VLM.FINETUNE_IMAGE = "attention"  # see ovrs.backbones.finetune
+    model.VLM.FINETUNE_TEXT = "attention"
+
+    # Self-supervised remote-sensing prior.
+    model.PRIOR = CfgNode()
+    model.PRIOR.NAME = "DinoPrior"  # an entry of PRIOR_REGISTRY; "" for none
+    model.PRIOR.ARCH = "vit_base_patch8_224.dino"  # a timm model name
+    model.PRIOR.WEIGHTS = ""  # name in the weights catalogue, local file, or "" for random weights
+    model.PRIOR.INPUT_SIZE = 384
+    model.PRIOR.FINETUNE = "frozen"
+    model.PRIOR.ARCH_OPTIONS = []  # alternating keyword, value for timm: ["depth", 4, "embed_dim", 96]
+    model.PRIOR.PIXEL_MEAN = []  # the prior's own statistics; [] shares MODEL.PIXEL_MEAN/STD
+    model.PRIOR.PIXEL_STD = []
+
+    # Arithmetic of towers and head: "fp32", "bf16" or "fp16" (autocast; reductions stay fp32).
+    model.PRECISION = CfgNode()
+    model.PRECISION.TOWERS = "fp32"
+    model.PRECISION.HEAD = "fp32"
+
+    model.SEM_SEG_HEAD.NAME = "GSNetHead"  # an entry of SEM_SEG_HEADS_REGISTRY
+    model.SEM_SEG_HEAD.CLASS_CHUNK = 0  # classes per pass of the decoder at inference; 0 chooses by memory
+
+    model.LOSS = CfgNode()
+    model.LOSS.NAME = "bce"
+    # "negative": ignored pixels are negatives of every class (the official runs); "mask": they do not count.
+    model.LOSS.IGNORE_MODE = "negative"
+
+
+def _add_gsnet(cfg: CfgNode) -> None:
+    """Keys of the GSNet head; the ablations of the paper's Tables 3 and 6 are values of these."""
+    cfg.MODEL.GSNET = node = CfgNode()
+    node.USE_VLM_COST = True  # cost volume from the VLM's dense map (Table 3: off is "RSIB only")
+    node.USE_PRIOR_COST = True  # cost volume from the prior (Table 3: off is "CLIP only")
+    node.FUSION = "query_guided"  # or "concatenation", "fused_query" (Table 3, rows E and F)
+    node.PROMPT_FUSION = "mean"  # several templates: "mean" of their embeddings, or one cost "channels" each
+    node.HIDDEN_DIM = 128
+    node.NUM_LAYERS = 2
+    node.NUM_HEADS = 4
+    node.WINDOW_SIZE = 12
+    node.CLASS_ATTENTION = "linear"  # or "full"
+    node.POOLING_TRAIN = 2  # pooling of the maps that class attention sees, in training ...
+    node.POOLING_TEST = 1  # ... and in evaluation
+    node.PAD_CLASSES_TO = 256  # class attention sees learned padding up to this many classes
+    node.DECODER_DIMS = [64, 32]
+    node.USE_VLM_TAPS = True  # decoder guidance from VLM blocks (Table 3, rows G to I)
+    node.USE_PRIOR_TAPS = True  # decoder guidance from prior blocks
+    node.TAP_DIMS = [256, 128]
+    node.TAP_PROJ_DIMS = [32, 16]
+    node.VLM_BLOCKS = []  # tapped blocks, one per decoder level; [] takes 1/3 and 2/3 of the depth
+    node.PRIOR_BLOCKS = []
+
+
+def _add_vocabulary(cfg: CfgNode) -> None:
+    cfg.VOCABULARY = CfgNode()
+    cfg.VOCABULARY.TEMPLATE_SET = "scene"  # a name in ovrs.vocabulary.TEMPLATE_SETS
+    cfg.VOCABULARY.TEMPLATES = []  # sentences with one {}; used instead of the set when not empty
+    cfg.VOCABULARY.SYNONYMS = "mean"  # "a|b" as the mean of both embeddings, or only the "first"
+
+
+def _add_input(cfg: CfgNode) -> None:
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.MIN_SIZE_TRAIN = (384,)
+    cfg.INPUT.MAX_SIZE_TRAIN = 1333
+    cfg.INPUT.MIN_SIZE_TEST = 640  # shortest side before inference; 0 keeps the image as it is
+    cfg.INPUT.MAX_SIZE_TEST = 2560
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [384, 384]
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0  # crops are redrawn while one class covers more than this
+    cfg.INPUT.COLOR_AUG_SSD = True
+    cfg.INPUT.RANDOM_FLIP = "horizontal"  # or "none", "vertical", "both"
+    cfg.INPUT.RANDOM_ROTATE90 = False  # quarter turns, all four equally likely
+    cfg.INPUT.PAD_TO = 384  # training images are padded (right, bottom; value 128) to this side
+    cfg.INPUT.SIZE_DIVISIBILITY = 32  # inside the model, whole-image inference pads to a multiple of this
+    cfg.DATASETS.ROOT = ""  # root of prepared data sets; "" reads $DETECTRON2_DATASETS, then "datasets"
+    cfg.DATALOADER.PREFETCH_FACTOR = 2
+
+
+def _add_solver(cfg: CfgNode) -> None:
+    solver = cfg.SOLVER
+    solver.OPTIMIZER = "AdamW"
+    solver.BETAS = [0.9, 0.999]
+    solver.BASE_LR = 2e-4
+    solver.IMS_PER_BATCH = 4
+    solver.MAX_ITER = 30000
+    solver.LR_SCHEDULER_NAME = "cosine"  # or "poly", "constant"
+    solver.POLY_POWER = 0.9
+    solver.WARMUP_ITERS = 0
+    solver.WEIGHT_DECAY = 1e-4
+    solver.WEIGHT_DECAY_NORM = 0.0
+    solver.VLM_MULTIPLIER = 0.01  # learning-rate factor of VLM parameters
+    solver.PRIOR_MULTIPLIER = 1.0  # learning-rate factor of prior parameters, where they train
+    solver.CHECKPOINT_PERIOD = 5000
+    solver.CLIP_GRADIENTS.ENABLED = True
+    solver.CLIP_GRADIENTS.CLIP_TYPE = "full_model"  # global norm over all trained parameters
+    solver.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    solver.CLIP_GRADIENTS.NORM_TYPE = 2.0
+
+
+def _add_test(cfg: CfgNode) -> None:
+    cfg.TEST.IMS_PER_BATCH = 1
+    cfg.TEST.MIOU_RULE = "present"  # classes in the mean: "present" in the labels, or "union" (HG-RSOVSSeg)
+    cfg.TEST.OUTPUT = "labels"  # "labels": class index and score per pixel; "scores": [T, H, W] in "sem_seg" too
+    cfg.TEST.SLIDING_WINDOW = node = CfgNode()
+    node.ENABLED = True
+    node.CANVAS = 640  # images are squashed to this square first; 0 tiles them at their own size
+    node.KERNEL = 384
+    node.OVERLAP = 0.333  # fraction of the kernel that neighbouring windows share
+    node.GLOBAL_VIEW = True  # average with one view of the whole image, at equal weight
+    node.BATCH_SIZE = 8  # windows, of one or many images, in one pass
+
+
+def get_cfg() -> CfgNode:
+    """Return a configuration with all Detectron2 and OVRS defaults."""
+    cfg = _detectron2_cfg()
+    add_ovrs_config(cfg)
+    return cfg
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
+    """Read a YAML file (with ``_BASE_`` inheritance) and command-line overrides onto the defaults.
+
+    Args:
+        path: the YAML file. Only plain YAML is accepted: no tags that would run code.
+        overrides: alternating keys and values, as typed on the command line.
+
+    Returns:
+        The merged configuration, not frozen.
+
+    Raises:
+        ConfigError: unreadable file, unsafe tag, unknown key, wrong type. The message names the file
+            and key, and the nearest valid key for an unknown one.
+    """
+    cfg = get_cfg()
+    for file, content in _with_bases(Path(path)):
+        _merge(cfg, content, str(file))
+    if len(overrides) % 2:
+        raise ConfigError(f"command line: overrides come in pairs KEY VALUE, got {len(overrides)} words: {overrides}.")
+    for key, text in zip(overrides[::2], overrides[1::2], strict=True):
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        _assign(cfg, key.split("."), value, "command line")
+    return cfg
+
+
+def _with_bases(path: Path, inheriting: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
+    """Return (file, content) pairs, bases first."""
+    if path.resolve() in inheriting:
+        raise ConfigError(f"{path}: {BASE_KEY} leads back to the file itself.")
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = yaml.safe_load(stream) or {}
+    except FileNotFoundError:
+        origin = f" (named as {BASE_KEY} by {inheriting[-1]})" if inheriting else ""
+        raise ConfigError(f"config file {path} does not exist{origin}.") from None
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(f"{path}: only plain YAML is read, no tags that build objects. {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected 'KEY: value' pairs, found a {type(content).__name__}.")
+
+    base = content.pop(BASE_KEY, None)
+    chain = [(path, content)]
+    if base is not None:
+        base_path = Path(base).expanduser()
+        if not base_path.is_absolute():
+            base_path = path.parent / base_path
+        chain = _with_bases(base_path, (*inheriting, path.resolve())) + chain
+    return chain
+
+
+def _merge(cfg: CfgNode, content: dict, source: str, prefix: tuple[str, ...] = ()) -> None:
+    for key, value in content.items():
+        keys = (*prefix, str(key))
+        if isinstance(value, dict) and isinstance(_find(cfg, keys), CfgNode):
+            _merge(cfg, value, source, keys)
+        else:
+            if ".".join(keys) in PATH_KEYS and isinstance(value, str) and Path(source).with_name(value).is_file():
+                value = str(Path(source).with_name(value))
+            _assign(cfg, keys, value, source)
+
+
+def _find(cfg: CfgNode, keys: Sequence[str]) -> Any:
+    node: Any = cfg
+    for key in keys:
+        node = node.get(key) if isinstance(node, CfgNode) else None
+    return node
+
+
+def _assign(cfg: CfgNode, keys: Sequence[str], value: Any, source: str) -> None:
+    name = ".".join(keys)
+    parent = _find(cfg, keys[:-1])
+    if not isinstance(parent, CfgNode) or keys[-1] not in parent:
+        nearest = difflib.get_close_matches(name, list(_leaves(cfg)), n=1, cutoff=0.0)
+        raise ConfigError(f"{source}: unknown key {name}. The nearest valid key is {nearest[0]}.")
+    parent[keys[-1]] = _coerce(parent[keys[-1]], value, f"{source}: {name}")
+
+
+def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _coerce(default: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as the type of ``default``, or raise."""
+    if isinstance(default, CfgNode):
+        raise ConfigError(f"{where} is a group of keys, not a value; the group has {', '.join(default)}.")
+    if default is None or type(value) is type(default):
+        return value
+    if isinstance(default, (list, tuple)):
+        if isinstance(value, (list, tuple)):
+            return type(default)(value)
+    elif isinstance(default, float) and not isinstance(value, bool):
+        try:  # YAML reads "1e-4" as a string
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    raise ConfigError(
+        f"{where} must be of type {type(default).__name__} (default {default!r}), got {value!r} "
+        f"of type {type(value).__name__}."
+    )

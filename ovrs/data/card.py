@@ -1,0 +1,333 @@
+"""Data cards: one YAML file says what a data set is called, how its labels are coded and where its files lie.
+
+Built-in and users' own data sets share this schema. In memory labels are always *canonical*: uint8,
+class index 0..T-1, and ``IGNORED`` for pixels that do not count; a card says how files become that.
+
+.. code-block:: yaml
+
+    name: my_town                       # registered as my_town_train, my_town_val
+    classes: [building|house, road, other]
+    labels:                             # one of three forms; left out: stored value = class index
+      colours: {building: "#3C1098", road: [110, 193, 228], other: [0, 0, 0]}
+      ignore_colours: ["#9B9B9B"]
+    splits:                             # paths are relative to this file
+      train: {images: train/images, labels: train/masks}
+      val: {images: val/images, labels: val/masks}
+    image_suffix: .jpg
+    label_suffix: _mask.png             # the stem is what is left without the suffix: both sides must agree
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ovrs.data.errors import DataError, nearest
+from ovrs.data.strict_yaml import Node, read_yaml
+from ovrs.vocabulary import Vocabulary, VocabularyError
+
+IGNORED = 255
+MAX_CLASSES = 254  # 255 is ignored, 254 marks unknown values while labels are decoded
+
+Colour = tuple[int, int, int]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_HEX_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
+_BYTE = range(256)
+
+
+@dataclass(frozen=True)
+class IdEncoding:
+    """Labels stored as integers, one per pixel.
+
+    Attributes:
+        table: pairs (stored value, class index or ``IGNORED``). The stored value 255 is ignored even
+            where the table does not list it.
+    """
+
+    table: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class ColourEncoding:
+    """Labels stored as colours.
+
+    Attributes:
+        table: pairs (RGB colour, class index or ``IGNORED``).
+        threshold: where given, every channel becomes 255 from this value on and 0 below it before the
+            lookup; for masks that lossy compression has touched.
+    """
+
+    table: tuple[tuple[Colour, int], ...]
+    threshold: int | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """One folder of images and its folder of labels. Paths are relative to the root of the data set.
+
+    Attributes:
+        name: "train", "val", ...
+        images: folder of the images, flat.
+        labels: folder of the labels, flat; None for images without labels.
+        image_suffix: ending of image files, extension included; the rest of the name is the stem.
+        label_suffix: the same for label files.
+        label_stem_replace: pairs (text, replacement) applied to label stems in order.
+        stems: where given, exactly these stems belong to the split.
+        stem_file: a text file with one stem per line, instead of ``stems``.
+        allow_unpaired_labels: labels without an image are no error (one label folder, many image folders).
+    """
+
+    name: str
+    images: str
+    labels: str | None
+    image_suffix: str
+    label_suffix: str
+    label_stem_replace: tuple[tuple[str, str], ...] = ()
+    stems: tuple[str, ...] | None = None
+    stem_file: str | None = None
+    allow_unpaired_labels: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What is known about a data set.
+
+    Attributes:
+        name: identifier; its splits are registered as ``<name>_<split>``.
+        title: one line for people.
+        classes: texts for the text encoder in index order; ``a|b`` are synonyms.
+        display_names: one name per class for tables and legends.
+        labels: how stored labels become class indices.
+        splits: by name; empty for cards that only document a nomenclature.
+        aliases: {other registered name: split}.
+        palette: one RGB colour per class, or None.
+        role: what the protocol uses it for.
+        gsd_m: ground sampling distance in metres, a number or a description.
+        licence: terms as far as known.
+        homepage: where to get it.
+        notes: what a user should know.
+        provenance: where each fact comes from.
+        source: facts about the original archive, for preparation tools; free form.
+        path: the file that the card was read from.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    display_names: tuple[str, ...]
+    labels: IdEncoding | ColourEncoding
+    splits: Mapping[str, Split]
+    aliases: Mapping[str, str]
+    palette: tuple[Colour, ...] | None
+    role: str
+    gsd_m: float | str | None
+    licence: str
+    homepage: str
+    notes: tuple[str, ...]
+    provenance: Mapping[str, Any] = field(repr=False)
+    source: Mapping[str, Any] = field(repr=False)
+    path: Path
+
+    @property
+    def labelled_classes(self) -> tuple[int, ...]:
+        """Indices of the classes that labels can contain; the others are text queries without ground truth."""
+        return tuple(sorted({index for _, index in self.labels.table} - {IGNORED}))
+
+
+def load_card(path: str | Path) -> DatasetCard:
+    """Read and check a data card.
+
+    Args:
+        path: a YAML file of the form shown at the top of this module; plain YAML only.
+
+    Raises:
+        DataError: the file is missing or not plain YAML, a key is unknown, missing or of the wrong
+            type, or values contradict each other. The message names the file, the key and the remedy.
+    """
+    path = Path(path)
+    node = Node(read_yaml(path), str(path))
+    node.allow(
+        "name title role classes metadata_classes labels palette splits image_suffix label_suffix aliases "
+        "gsd_m licence homepage notes provenance source"
+    )
+    name = _identifier(node.text("name"), node.where("name"))
+    classes = node.texts("classes")
+    try:
+        words = Vocabulary.from_strings(classes)
+    except VocabularyError as error:
+        raise DataError(f"{node.where('classes')}: {error}") from None
+    if len(classes) > MAX_CLASSES:
+        raise DataError(
+            f"{node.where('classes')}: at most {MAX_CLASSES} classes fit into 8-bit labels, got {len(classes)}."
+        )
+
+    labels = _labels(node.child("labels"), classes, words.names)
+    ignored = sum(index == IGNORED for _, index in labels.table)
+    display_names = node.texts("metadata_classes", words.names)
+    if not len(classes) <= len(display_names) <= len(classes) + ignored:
+        raise DataError(
+            f"{node.where('metadata_classes')}: lists {len(display_names)} names for {len(classes)} classes and "
+            f"{ignored} ignored values. Give one name per class, in the same order; names of ignored values may follow."
+        )
+    splits = _splits(node)
+    aliases = node.child("aliases").text_pairs()
+    for alias, split in aliases:
+        _identifier(alias, node.where("aliases"))
+        if split not in splits:
+            raise DataError(
+                f"{node.where('aliases')}: {alias!r} points to the split {split!r}, which does not exist. "
+                f"Splits of this card: {', '.join(splits) or 'none'}."
+            )
+    return DatasetCard(
+        name=name,
+        title=node.text("title", name),
+        classes=classes,
+        display_names=display_names[: len(classes)],
+        labels=labels,
+        splits=splits,
+        aliases=dict(aliases),
+        palette=_palette(node, len(classes)),
+        role=node.text("role", ""),
+        gsd_m=node.get("gsd_m", (float, int, str, type(None)), "a number, a text or null", None),
+        licence=node.text("licence", ""),
+        homepage=node.text("homepage", ""),
+        notes=node.texts("notes", ()),
+        provenance=node.child("provenance").content,
+        source=node.child("source").content,
+        path=path,
+    )
+
+
+def _identifier(text: Any, where: str) -> str:
+    if not isinstance(text, str) or not _NAME.fullmatch(text):
+        raise DataError(
+            f"{where}: {text!r} is no usable name. Write a text of letters, digits and _ . + - (no spaces)."
+        )
+    return text
+
+
+def _colour(value: Any, where: str) -> Colour:
+    if isinstance(value, str) and _HEX_COLOUR.fullmatch(value):
+        return int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)
+    if (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(channel) is int and channel in _BYTE for channel in value)
+    ):
+        return value[0], value[1], value[2]
+    raise DataError(f'{where}: a colour is [red, green, blue] with 0..255 each, or "#RRGGBB"; found {value!r}.')
+
+
+def _palette(node: Node, size: int) -> tuple[Colour, ...] | None:
+    values = node.get("palette", list, "a list of colours", None)
+    if values is None:
+        return None
+    if len(values) != size:
+        raise DataError(f"{node.where('palette')}: lists {len(values)} colours for {size} classes; give one per class.")
+    return tuple(_colour(value, node.where("palette")) for value in values)
+
+
+def _labels(node: Node, classes: Sequence[str], names: Sequence[str]) -> IdEncoding | ColourEncoding:
+    forms = [key for key in ("valid", "ids", "colours") if key in node.content]
+    if len(forms) > 1:
+        raise DataError(f"{node.where()}: {' and '.join(forms)} exclude each other; keep the one that fits the files.")
+    if forms == ["colours"]:
+        return _colour_encoding(node, classes, names)
+    if forms == ["ids"]:
+        node.allow("ids ignore")
+        pairs = []
+        for value, class_name in node.child("ids").content.items():
+            if type(value) is not int or value < 0:
+                raise DataError(f"{node.where('ids')}: {value!r} is no stored value; keys are integers from 0.")
+            pairs.append((value, _class_index(class_name, classes, names, node.where(f"ids.{value}"))))
+    else:
+        pairs = _offset_pairs(node, len(classes))
+    ignored = node.get("ignore", list, "a list of integers", [])
+    if any(type(value) is not int or value < 0 for value in ignored):
+        raise DataError(f"{node.where('ignore')} must be a list of integers from 0, found {ignored!r}.")
+    both = sorted({value for value, _ in pairs} & set(ignored))
+    if both:
+        raise DataError(f"{node.where('ignore')}: {both} are values of classes too; a value is either.")
+    return IdEncoding((*pairs, *((value, IGNORED) for value in sorted(set(ignored)))))
+
+
+def _offset_pairs(node: Node, num_classes: int) -> list[tuple[int, int]]:
+    node.allow("offset valid ignore")
+    offset = node.get("offset", int, "an integer", 0)
+    valid = node.get("valid", list, "[first, last] stored value", [-offset, num_classes - 1 - offset])
+    if len(valid) != 2 or any(type(value) is not int for value in valid) or not 0 <= valid[0] <= valid[1]:
+        raise DataError(
+            f"{node.where('valid')} must be [first, last] stored value, 0 <= first <= last, found {valid!r}."
+        )
+    first, last = valid
+    if first + offset < 0 or last + offset >= num_classes:
+        raise DataError(
+            f"{node.where('valid')}: stored values {first}..{last} with offset {offset} become the class indices "
+            f"{first + offset}..{last + offset}, but the card lists {num_classes} classes (0..{num_classes - 1})."
+        )
+    return [(value, value + offset) for value in range(first, last + 1)]
+
+
+def _colour_encoding(node: Node, classes: Sequence[str], names: Sequence[str]) -> ColourEncoding:
+    node.allow("colours ignore_colours threshold")
+    threshold = node.get("threshold", int, "an integer from 1 to 255", None)
+    if threshold is not None and not 1 <= threshold <= 255:
+        raise DataError(f"{node.where('threshold')} must be an integer from 1 to 255, found {threshold}.")
+    table: dict[Colour, int] = {}
+    entries = [
+        (key, value, _class_index(key, classes, names, node.where("colours")))
+        for key, value in node.child("colours").content.items()
+    ]
+    entries += [
+        ("ignore_colours", value, IGNORED) for value in node.get("ignore_colours", list, "a list of colours", [])
+    ]
+    for key, value, index in entries:
+        where = node.where(key if index == IGNORED else f"colours.{key}")
+        colour = _colour(value, where)
+        if colour in table:
+            raise DataError(f"{where}: the colour {list(colour)} is listed twice; a colour stands for one class.")
+        if threshold is not None and not set(colour) <= {0, 255}:
+            raise DataError(f"{where}: with a threshold, channels are 0 or 255 after it; {list(colour)} cannot occur.")
+        table[colour] = index
+    return ColourEncoding(tuple(table.items()), threshold)
+
+
+def _class_index(text: Any, classes: Sequence[str], names: Sequence[str], where: str) -> int:
+    """Find a class by its whole text or by its first word."""
+    for known in (classes, names):
+        if text in known:
+            return known.index(text)
+    raise DataError(f"{where}: {text!r} is not among the classes. The nearest class is {nearest(str(text), names)!r}.")
+
+
+def _splits(card: Node) -> dict[str, Split]:
+    image_suffix = card.text("image_suffix", ".png")
+    label_suffix = card.text("label_suffix", ".png")
+    splits = {}
+    for name in card.child("splits").content:
+        _identifier(name, card.where("splits"))
+        node = card.child("splits").child(name)
+        node.allow("images labels image_suffix label_suffix label_stem_replace stems stem_file allow_unpaired_labels")
+        if "stems" in node.content and "stem_file" in node.content:
+            raise DataError(f"{node.where()}: stems and stem_file exclude each other; keep one.")
+        splits[name] = split = Split(
+            name=name,
+            images=node.text("images"),
+            labels=node.get("labels", (str, type(None)), "a folder, or null for images without labels"),
+            image_suffix=node.text("image_suffix", image_suffix),
+            label_suffix=node.text("label_suffix", label_suffix),
+            label_stem_replace=node.child("label_stem_replace").text_pairs(),
+            stems=node.texts("stems") if "stems" in node.content else None,
+            stem_file=node.text("stem_file") if "stem_file" in node.content else None,
+            allow_unpaired_labels=node.get("allow_unpaired_labels", bool, "true or false", False),
+        )
+        for key, suffix in (("image_suffix", split.image_suffix), ("label_suffix", split.label_suffix)):
+            if "." not in suffix:
+                raise DataError(
+                    f"{node.where(key)}: {suffix!r} has no dot; write the whole ending, such as .png or _mask.png."
+                )
+    return splits

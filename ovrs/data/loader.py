@@ -1,0 +1,228 @@
+"""Loaders. What the training loader yields at iteration k depends on the seed and k alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetFromList
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ovrs.config import ConfigError
+from ovrs.data.catalog import resolve_datasets
+from ovrs.data.errors import DataError
+from ovrs.data.mapper import SegmentationMapper
+from ovrs.data.pairing import Record
+from ovrs.data.reading import read_size
+
+# Independent streams of random numbers from one seed.
+_ORDER_STREAM, _SAMPLE_STREAM = 0, 1
+
+_logger = logging.getLogger(__name__)
+
+
+def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None = None) -> DataLoader:
+    """Build the endless training loader.
+
+    All records of ``DATASETS.TRAIN`` are shuffled together, anew in every epoch. Resuming with
+    ``start_iteration`` k gives exactly the batches that an uninterrupted run gives from k on, with any
+    number of workers; without aspect-ratio grouping, all processes together also see the same samples
+    per iteration for any number of processes.
+
+    Args:
+        cfg: reads DATASETS, DATALOADER, INPUT, SEED and SOLVER.IMS_PER_BATCH (over all processes).
+        start_iteration: number of iterations done before.
+        seed: used where ``cfg.SEED`` is negative; the same in all processes.
+
+    Returns:
+        A loader of lists of samples, see :class:`SegmentationMapper`; this process's share of each batch.
+
+    Raises:
+        ConfigError: no training set, no seed, or a batch size that the processes cannot share.
+        DataError: a data set that cannot be found or paired, or has no labels.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise ConfigError("DATASETS.TRAIN is empty; name at least one data set, or the path of a data card.")
+    if cfg.SEED >= 0:
+        seed = cfg.SEED
+    if seed is None:
+        raise ConfigError(f"SEED is {cfg.SEED}, so a seed must be passed; set SEED from 0 to fix it in the config.")
+    world_size = comm.get_world_size()
+    total = cfg.SOLVER.IMS_PER_BATCH
+    if total < world_size or total % world_size:
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH is {total}; it must be a multiple of the {world_size} processes.")
+
+    names = resolve_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
+    records = [record for name in names for record in DatasetCatalog.get(name)]
+    for record in records:
+        if "sem_seg_file_name" not in record:
+            raise DataError(f"data set {record['dataset']} has no labels; DATASETS.TRAIN needs a split with labels.")
+    _logger.info("Training on %d images of %s.", len(records), ", ".join(names))
+
+    stored = DatasetFromList(records, copy=False)
+    batches = TrainingBatches(
+        size=len(records),
+        batch_size=total // world_size,
+        seed=seed,
+        start_iteration=start_iteration,
+        rank=comm.get_rank(),
+        world_size=world_size,
+        is_wide=_Orientations(stored) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+    )
+    mapper = SegmentationMapper(cfg, True, dataset_names=names)
+    return _build(cfg, _TrainingSamples(stored, mapper, seed), batch_sampler=batches)
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """Build the loader of one test set; each process takes a contiguous share, nothing is dropped or repeated.
+
+    Args:
+        cfg: reads DATASETS.ROOT, DATALOADER, INPUT and TEST.IMS_PER_BATCH (per process).
+        dataset_name: what :func:`resolve_datasets` takes.
+
+    Returns:
+        A loader of lists of samples, see :class:`SegmentationMapper`.
+
+    Raises:
+        DataError: the data set cannot be found or paired.
+    """
+    names = resolve_datasets([dataset_name], cfg.DATASETS.ROOT)
+    records = DatasetFromList(DatasetCatalog.get(names[0]), copy=False)
+    mapper = SegmentationMapper(cfg, False, dataset_names=names)
+    return _build(
+        cfg, _TestSamples(records, mapper), sampler=InferenceSampler(len(records)), batch_size=cfg.TEST.IMS_PER_BATCH
+    )
+
+
+class TrainingBatches(Sampler[list[tuple[int, int]]]):
+    """Endless batches of (position, index): the position in the training order and the record there.
+
+    The order is a pure function of the seed: epoch e is a permutation drawn from (seed, e). The process
+    of rank r takes the positions r, r + world_size, ... With grouping, images wait until a batch of
+    their orientation is full, so resuming replays the grouping from the start (indices only, no pixels).
+
+    Args:
+        size: number of records.
+        batch_size: of this process.
+        seed: of the whole run.
+        start_iteration: number of batches to leave out.
+        rank: of this process.
+        world_size: number of processes.
+        is_wide: tells by index whether a record's image is wider than high; None for no grouping.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        start_iteration: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        is_wide: Callable[[int], bool] | None = None,
+    ) -> None:
+        self._size = size
+        self._batch_size = batch_size
+        self._seed = seed
+        self._start = start_iteration
+        self._rank = rank
+        self._world_size = world_size
+        # a batch of one cannot mix orientations
+        self._is_wide = is_wide if batch_size > 1 else None
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        if self._is_wide is None:
+            stream = self._stream(self._rank + self._start * self._batch_size * self._world_size)
+            while True:
+                yield [next(stream) for _ in range(self._batch_size)]
+
+        waiting: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        to_skip = self._start
+        for position, index in self._stream(self._rank):
+            group = waiting[self._is_wide(index)]
+            group.append((position, index))
+            if len(group) == self._batch_size:
+                if to_skip:
+                    to_skip -= 1
+                else:
+                    yield group.copy()
+                group.clear()
+
+    def _stream(self, position: int) -> Iterator[tuple[int, int]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        while True:
+            if position // self._size != epoch:
+                epoch = position // self._size
+                order = _generator(self._seed, _ORDER_STREAM, epoch).permutation(self._size)
+            yield position, int(order[position % self._size])
+            position += self._world_size
+
+
+class _Orientations:
+    """Whether images are wider than high; each header is read once, when first asked for."""
+
+    def __init__(self, records: DatasetFromList) -> None:
+        self._records = records
+        self._known: dict[int, bool] = {}
+
+    def __call__(self, index: int) -> bool:
+        if index not in self._known:
+            height, width = read_size(self._records[index]["file_name"])
+            self._known[index] = width > height
+        return self._known[index]
+
+
+class _TrainingSamples(Dataset):
+    def __init__(self, records: DatasetFromList, mapper: Callable[..., dict[str, Any]], seed: int) -> None:
+        self._records, self._mapper, self._seed = records, mapper, seed
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        position, index = place
+        return self._mapper(self._records[index], _generator(self._seed, _SAMPLE_STREAM, position))
+
+
+class _TestSamples(Dataset):
+    def __init__(self, records: DatasetFromList, mapper: Callable[[Record], dict[str, Any]]) -> None:
+        self._records, self._mapper = records, mapper
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._mapper(self._records[index])
+
+
+def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, number)))
+
+
+def _build(cfg: CfgNode, dataset: Dataset, **options: Any) -> DataLoader:
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        collate_fn=_as_list,
+        worker_init_fn=_limit_threads,
+        prefetch_factor=cfg.DATALOADER.PREFETCH_FACTOR if workers else None,
+        persistent_workers=workers > 0,
+        # a generator of its own: otherwise every start of the loader draws from torch's global one
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+def _as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return samples
+
+
+def _limit_threads(worker: int) -> None:
+    """One thread per worker: the workers are the parallelism."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,96 @@
+"""From a record of file names to the tensors that the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+
+from ovrs.config import ConfigError
+from ovrs.data.augmentation import Augmentation, build_augmentations, resize_image, resized_shape
+from ovrs.data.card import DatasetCard
+from ovrs.data.pairing import Record
+from ovrs.data.reading import read_image, read_pair
+
+
+class SegmentationMapper:
+    """Reads a record, augments it in training, resizes it for the test.
+
+    It keeps the cards of its data sets, so it also works in worker processes that do not inherit
+    Detectron2's catalogues.
+
+    Args:
+        cards: {registered name: card} of all data sets that records may come from.
+        augmentations: training steps, in order; None maps for the test.
+        min_size_test: shortest side of test images; 0 leaves them as they are.
+        max_size_test: bound of the longest side of test images; 0 for none.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        cards: Mapping[str, DatasetCard],
+        augmentations: Sequence[Augmentation] | None,
+        min_size_test: int = 0,
+        max_size_test: int = 0,
+    ) -> None:
+        self._cards = dict(cards)
+        self._augmentations = augmentations
+        self._min_size_test = min_size_test
+        self._max_size_test = max_size_test
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool, dataset_names: Sequence[str]) -> dict[str, Any]:
+        """Translate ``cfg.INPUT``; ``dataset_names`` are registered names."""
+        if cfg.INPUT.FORMAT != "RGB":
+            raise ConfigError(f"INPUT.FORMAT must be 'RGB', got {cfg.INPUT.FORMAT!r}; all towers take RGB.")
+        return {
+            "cards": {name: MetadataCatalog.get(name).card for name in dataset_names},
+            "augmentations": build_augmentations(cfg) if is_train else None,
+            "min_size_test": cfg.INPUT.MIN_SIZE_TEST,
+            "max_size_test": cfg.INPUT.MAX_SIZE_TEST,
+        }
+
+    def __call__(self, record: Record, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """Map one record.
+
+        Args:
+            record: see :class:`ovrs.data.pairing.Record`.
+            rng: source of the augmentation's randomness; needed in training only.
+
+        Returns:
+            ``image`` uint8 [3, h, w] RGB; ``sem_seg`` int64 [h, w] in training and [height, width] in the
+            test, canonical (left out if the record has no labels); ``height`` and ``width`` of the file;
+            ``dataset``, ``file_name`` and ``stem`` of the record.
+
+        Raises:
+            DataError: see :func:`ovrs.data.reading.read_pair`.
+        """
+        labels = None
+        if "sem_seg_file_name" in record:
+            image, labels = read_pair(record["file_name"], record["sem_seg_file_name"], self._cards[record["dataset"]])
+        else:
+            image = read_image(record["file_name"])
+        height, width = image.shape[:2]
+
+        if self._augmentations is None:
+            image = resize_image(image, *resized_shape(height, width, self._min_size_test, self._max_size_test))
+        else:
+            for augment in self._augmentations:
+                image, labels = augment(image, labels, rng)
+
+        sample = {
+            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "height": height,
+            "width": width,
+            "dataset": record["dataset"],
+            "file_name": record["file_name"],
+            "stem": record["stem"],
+        }
+        if labels is not None:
+            sample["sem_seg"] = torch.from_numpy(labels.astype(np.int64))
+        return sample

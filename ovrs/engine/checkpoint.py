@@ -1,0 +1,84 @@
+"""Checkpoints: written whole or not at all, read without running anything in them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ovrs.backbones.state_dict import load_strictly, read_checkpoint, read_state_dict, sha256_of_file
+from ovrs.files import replacing
+from ovrs.interop import from_any_layout
+
+logger = logging.getLogger(__name__)
+
+_POINTER = "last_checkpoint"
+
+
+def load_weights(model: nn.Module, path: str | Path) -> str:
+    """Fill the whole model, towers included, from a checkpoint.
+
+    Files of this project and of the original projects (see :mod:`ovrs.interop`) are understood.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        WeightsError: missing or damaged file, or one of another architecture.
+    """
+    state = from_any_layout(read_state_dict(path))
+    remedy = "The checkpoint belongs to another configuration: use the config file that it was trained with."
+    load_strictly(model, state, str(path), remedy=remedy)
+    logger.info("Weights loaded from %s.", path)
+    return sha256_of_file(path)
+
+
+class CheckpointStore:
+    """The checkpoints of one output folder.
+
+    A checkpoint is a PyTorch file with ``model`` and everything a run needs to go on. It is written beside its
+    final name and renamed, so that a crash or a full disk leaves the previous ones as they were.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def save(self, name: str, content: dict[str, Any]) -> Path:
+        """Write ``content`` as ``NAME.pth`` and point ``last_checkpoint`` to it.
+
+        Raises:
+            OSError: it could not be written; earlier checkpoints are untouched. The message names the file.
+        """
+        path = self.folder / f"{name}.pth"
+        try:
+            with replacing(path) as temporary:
+                with open(temporary, "wb") as stream:
+                    torch.save(content, stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            with replacing(self.folder / _POINTER) as temporary:
+                temporary.write_text(path.name, encoding="utf-8")
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+            raise OSError(f"checkpoint {path} could not be written ({error}); earlier checkpoints are intact.") from error
+        logger.info("Checkpoint %s written.", path)
+        return path
+
+    def last(self) -> Path | None:
+        """Return the newest checkpoint, or ``None``."""
+        pointer = self.folder / _POINTER
+        if not pointer.is_file():
+            return None
+        path = self.folder / pointer.read_text(encoding="utf-8").strip()
+        return path if path.is_file() else None
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint that ``save`` wrote.
+
+        Raises:
+            WeightsError: damaged, or not a training checkpoint.
+        """
+        return read_checkpoint(path)

@@ -1,0 +1,94 @@
+"""From a configuration to a running process and a model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import launch
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from ovrs.config import ConfigError, load_config
+from ovrs.files import replacing
+
+logger = logging.getLogger(__name__)
+
+
+def launch_processes(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run ``main(args)`` in as many processes as the arguments ask for (``--num-gpus``, ``--num-machines``).
+
+    Without a GPU the processes run on the CPU and talk over gloo.
+    """
+    launch(
+        _run_process,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(main, args),
+    )
+
+
+def _run_process(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    try:
+        main(args)
+    finally:
+        # gloo's threads may abort a process that exits with its groups alive.
+        comm._get_global_gloo_group.cache_clear()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def prepare_run(args: argparse.Namespace) -> CfgNode:
+    """Read the configuration, start the log and make the output folder.
+
+    Args:
+        args: what Detectron2's ``default_argument_parser`` gives.
+
+    Returns:
+        The frozen configuration, device chosen. It is written to ``OUTPUT_DIR/config.yaml`` too.
+
+    Raises:
+        ConfigError: see :func:`ovrs.config.load_config`; or no config file was given.
+    """
+    if not args.config_file:
+        raise ConfigError("no configuration given: use --config-file, for example configs/gsnet/vitb16.yaml.")
+    cfg = load_config(args.config_file, args.opts)
+    if cfg.MODEL.DEVICE == "auto":
+        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg.freeze()
+
+    rank = comm.get_rank()
+    for name in ("fvcore", "detectron2", "ovrs"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    logger.info("Process %d of %d.\n%s", rank, comm.get_world_size(), collect_env_info())
+    logger.info("Arguments: %s", args)
+    if comm.is_main_process():
+        with replacing(Path(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
+            temporary.write_text(cfg.dump(), encoding="utf-8")
+        logger.info("Full configuration: %s", Path(cfg.OUTPUT_DIR, "config.yaml"))
+
+    if cfg.MODEL.DEVICE == "cpu" and comm.get_local_size() > 1:
+        torch.set_num_threads(max((os.cpu_count() or 1) // comm.get_local_size(), 1))
+    elif cfg.MODEL.DEVICE.startswith("cuda"):
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        torch.set_float32_matmul_precision("high")  # TF32, as the published models were trained
+    return cfg
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """Build ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``; ``MODEL.WEIGHTS`` is not loaded here."""
+    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(cfg.MODEL.DEVICE)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    logger.info("Model with %s parameters, %s of them trained, on %s.", f"{total:,}", f"{trained:,}", cfg.MODEL.DEVICE)
+    return model

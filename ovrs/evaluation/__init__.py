@@ -1,0 +1,16 @@
+"""Scoring: exact pixel counts, the figures of each protocol, and reports that say how they were measured."""
+
+from ovrs.evaluation.confusion import ConfusionMatrix, EvaluationError, SegmentationMetrics
+from ovrs.evaluation.evaluator import SegmentationEvaluator, evaluate_dataset
+from ovrs.evaluation.protocol import describe_protocol
+from ovrs.evaluation.report import Report
+
+__all__ = [
+    "ConfusionMatrix",
+    "EvaluationError",
+    "Report",
+    "SegmentationEvaluator",
+    "SegmentationMetrics",
+    "describe_protocol",
+    "evaluate_dataset",
+]

@@ -1,0 +1,41 @@
+"""Whole-image inference: one pass per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ovrs.inference.labels import enlarge
+
+
+def whole_image_scores(
+    images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], classify: Callable[[Tensor], Tensor], divisor: int
+) -> list[Tensor]:
+    """Score normalised images in one pass each (gsnet spec, section 7.3, with its padding bug mended).
+
+    The originals pad images to a multiple of 32 and forget to cut the padding off again, which stretches
+    the result slightly; here the padded part is cut off. Sizes that are multiples agree bit for bit.
+
+    Args:
+        images: normalised [3, h, w] tensors.
+        sizes: (height, width) wanted per image.
+        classify: maps one [1, 3, H, W] padded image to scores [1, T, h', w'].
+        divisor: images are padded with 0 (right, bottom) to a multiple of this.
+
+    Returns:
+        Per image the scores [T, height, width].
+    """
+    from torch.nn.functional import pad
+
+    results = []
+    for image, (height, width) in zip(images, sizes, strict=True):
+        own_height, own_width = image.shape[-2:]
+        padded = pad(image, (0, -own_width % divisor, 0, -own_height % divisor))
+        full = (
+            round(height * padded.shape[-2] / own_height),
+            round(width * padded.shape[-1] / own_width),
+        )
+        scores = enlarge(classify(padded[None])[0], full)
+        results.append(scores[:, :height, :width])
+    return results

