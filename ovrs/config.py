@@ -74,6 +74,10 @@ def _add_model(cfg: CfgNode) -> None:
     model.SEM_SEG_HEAD.NAME = "GSNetHead"  # an entry of SEM_SEG_HEADS_REGISTRY
     model.SEM_SEG_HEAD.CLASS_CHUNK = 0  # classes per pass of the decoder at inference; 0 chooses by memory
 
+    # Every class's probability before training, as the bias of the last layer; 0 keeps PyTorch's initialisation.
+    # About 1 / classes avoids a long plateau when towers start from random weights.
+    model.SEM_SEG_HEAD.INITIAL_PROBABILITY = 0.0
+
     model.LOSS = CfgNode()
     model.LOSS.NAME = "bce"
     # "negative": ignored pixels are negatives of every class (the official runs); "mask": they do not count.
@@ -191,12 +195,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     if len(overrides) % 2:
         raise ConfigError(f"command line: overrides come in pairs KEY VALUE, got {len(overrides)} words: {overrides}.")
     for key, text in zip(overrides[::2], overrides[1::2], strict=True):
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        _assign(cfg, key.split("."), value, "command line")
+        keys = key.split(".")
+        _assign(cfg, keys, _parse(text, _find(cfg, keys)), "command line")
     return cfg
+
+
+def _parse(text: str, default: Any) -> Any:
+    """Return a word of the command line as YAML would read it; text stays text where the key holds text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    # An empty word is YAML's null, "2024" a number, "C: x" a mapping.
+    return text if isinstance(default, str) and not isinstance(value, str) else value
 
 
 def _with_bases(path: Path, inheriting: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
@@ -209,6 +220,8 @@ def _with_bases(path: Path, inheriting: tuple[Path, ...] = ()) -> list[tuple[Pat
     except FileNotFoundError:
         origin = f" (named as {BASE_KEY} by {inheriting[-1]})" if inheriting else ""
         raise ConfigError(f"config file {path} does not exist{origin}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read as text: {error}.") from None
     except yaml.constructor.ConstructorError as error:
         raise ConfigError(f"{path}: only plain YAML is read, no tags that build objects. {error.problem}.") from None
     except yaml.YAMLError as error:
@@ -219,6 +232,8 @@ def _with_bases(path: Path, inheriting: tuple[Path, ...] = ()) -> list[tuple[Pat
     base = content.pop(BASE_KEY, None)
     chain = [(path, content)]
     if base is not None:
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: {BASE_KEY} must be the path of one file, got {base!r}.")
         base_path = Path(base).expanduser()
         if not base_path.is_absolute():
             base_path = path.parent / base_path
@@ -232,8 +247,9 @@ def _merge(cfg: CfgNode, content: dict, source: str, prefix: tuple[str, ...] = (
         if isinstance(value, dict) and isinstance(_find(cfg, keys), CfgNode):
             _merge(cfg, value, source, keys)
         else:
-            if ".".join(keys) in PATH_KEYS and isinstance(value, str) and Path(source).with_name(value).is_file():
-                value = str(Path(source).with_name(value))
+            if ".".join(keys) in PATH_KEYS and isinstance(value, str):
+                beside = Path(source).parent / value
+                value = str(beside) if beside.is_file() else value
             _assign(cfg, keys, value, source)
 
 
@@ -248,34 +264,38 @@ def _assign(cfg: CfgNode, keys: Sequence[str], value: Any, source: str) -> None:
     name = ".".join(keys)
     parent = _find(cfg, keys[:-1])
     if not isinstance(parent, CfgNode) or keys[-1] not in parent:
-        nearest = difflib.get_close_matches(name, list(_leaves(cfg)), n=1, cutoff=0.0)
+        nearest = difflib.get_close_matches(name, list(_names(cfg)), n=1, cutoff=0.0)
         raise ConfigError(f"{source}: unknown key {name}. The nearest valid key is {nearest[0]}.")
     parent[keys[-1]] = _coerce(parent[keys[-1]], value, f"{source}: {name}")
 
 
-def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+def _names(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+    """Yield the full names of all keys and groups of keys."""
     for key, value in cfg.items():
+        yield f"{prefix}{key}"
         if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+            yield from _names(value, f"{prefix}{key}.")
 
 
 def _coerce(default: Any, value: Any, where: str) -> Any:
     """Return ``value`` as the type of ``default``, or raise."""
     if isinstance(default, CfgNode):
         raise ConfigError(f"{where} is a group of keys, not a value; the group has {', '.join(default)}.")
-    if default is None or type(value) is type(default):
-        return value
+    remedy = ""
     if isinstance(default, (list, tuple)):
+        remedy = " Write a list: [a, b]."
         if isinstance(value, (list, tuple)):
+            if default and all(isinstance(item, float) for item in default):
+                value = [_coerce(default[0], item, f"{where}, item {i}") for i, item in enumerate(value)]
             return type(default)(value)
     elif isinstance(default, float) and not isinstance(value, bool):
         try:  # YAML reads "1e-4" as a string
             return float(value)
         except (TypeError, ValueError):
             pass
+    elif default is None or type(value) is type(default):
+        return value
     raise ConfigError(
         f"{where} must be of type {type(default).__name__} (default {default!r}), got {value!r} "
-        f"of type {type(value).__name__}."
+        f"of type {type(value).__name__}.{remedy}"
     )

@@ -12,8 +12,8 @@ from typing import Any
 import open_clip
 import torch
 from detectron2.config import CfgNode, configurable
-from open_clip.tokenizer import HFTokenizer
-from open_clip.transformer import VisionTransformer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from ovrs.backbones.attention import split_fused_attention, use_split_attention
@@ -62,7 +62,7 @@ class OpenClipVLM(VLM):
     ) -> None:
         super().__init__()
         visual = clip.visual
-        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.proj is None:
+        if not _has_dense_form(visual):
             raise WeightsError(
                 f"MODEL.VLM.ARCH: the image tower {type(visual).__name__} is not a plain ViT with a class token and "
                 "a projection, so it has no dense form."
@@ -167,12 +167,12 @@ class OpenClipVLM(VLM):
             VocabularyError: a sentence is longer than the tower's context.
         """
         ids = self.tokenizer(sentences).to(self.clip.visual.proj.device)
-        if not isinstance(self.clip, open_clip.CLIP):
-            return self.clip.encode_text(ids)
+        clip = self.clip
+        if not isinstance(clip, open_clip.CLIP) or clip.text_pool_type != "argmax" or clip.attn_mask is None:
+            return clip.encode_text(ids)
 
         # The causal mask keeps later tokens from earlier ones, so nothing after the last end-of-text token
         # of the batch matters: seven tenths of the usual 77 positions are not computed.
-        clip = self.clip
         ends = ids.argmax(dim=-1)
         length = int(ends.max()) + 1
         x = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
@@ -180,6 +180,16 @@ class OpenClipVLM(VLM):
         x = clip.ln_final(x)[torch.arange(len(ids), device=ids.device), ends]
         projection = clip.text_projection
         return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+def _has_dense_form(visual: nn.Module) -> bool:
+    """Whether the image tower is a plain ViT with a class token, CLIP's own blocks and a projection."""
+    return (
+        isinstance(visual, VisionTransformer)
+        and visual.attn_pool is None
+        and visual.proj is not None
+        and all(isinstance(block, ResidualAttentionBlock) for block in visual.transformer.resblocks)
+    )
 
 
 def _as_map(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -196,7 +206,10 @@ def _architecture(name: str) -> dict[str, Any]:
         path = Path(name)
         if not path.is_file():
             raise WeightsError(f"MODEL.VLM.ARCH: model config {path} does not exist.")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise WeightsError(f"MODEL.VLM.ARCH: model config {path} is not valid JSON: {error}.") from error
     else:
         config = open_clip.get_model_config(name)
         if config is None:
@@ -204,6 +217,10 @@ def _architecture(name: str) -> dict[str, Any]:
                 f"MODEL.VLM.ARCH: open_clip knows no model {name!r}; `python -c 'import open_clip; "
                 "print(open_clip.list_models())'` lists them."
             )
+    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+    if missing or "multimodal_cfg" in config:
+        reason = f"it lacks {', '.join(missing)}" if missing else "it has a captioning decoder (CoCa)"
+        raise WeightsError(f"MODEL.VLM.ARCH: {name!r} is not a two-tower CLIP model: {reason}. Choose another one.")
     config = copy.deepcopy(config)
     text = config["text_cfg"]
     hf_name = text.get("hf_model_name", "")
@@ -237,7 +254,11 @@ def _build_open_clip(config: dict[str, Any]) -> tuple[nn.Module, Any]:
     clip = open_clip.CustomTextCLIP(**config) if custom else open_clip.CLIP(**config)
     context = text.get("context_length", 77)
     hf_name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
-    return clip, HFTokenizer(hf_name, context) if hf_name else ClipTokenizer(context)
+    if hf_name:
+        tokenizer = HFTokenizer(hf_name, context, **text.get("tokenizer_kwargs", {}))
+    else:
+        tokenizer = SimpleTokenizer(context_length=context)
+    return clip, StrictTokenizer(tokenizer)
 
 
 def _quiet_transformers() -> None:
@@ -248,20 +269,27 @@ def _quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-class ClipTokenizer:
-    """CLIP's byte-pair tokenizer that refuses long sentences instead of cutting them."""
+class StrictTokenizer:
+    """An open_clip tokenizer that refuses long sentences instead of cutting them."""
 
-    def __init__(self, context_length: int = 77) -> None:
-        self._tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+    def __init__(self, tokenizer: SimpleTokenizer | HFTokenizer) -> None:
+        self._tokenizer = tokenizer
 
     def __call__(self, sentences: list[str]) -> Tensor:
-        """Return [N, context] int64 ids: start, words, end, zero padding."""
+        """Return [N, context] int64 ids: start, words, end, padding."""
         limit = self._tokenizer.context_length
         for sentence in sentences:
-            length = len(self._tokenizer.encode(self._tokenizer.clean_fn(sentence))) + 2
+            length = self._length(sentence)
             if length > limit:
                 raise VocabularyError(f"{sentence!r} has {length} tokens, the text tower reads {limit}; shorten it.")
         return self._tokenizer(sentences)
+
+    def _length(self, sentence: str) -> int:
+        """Return the number of tokens, start and end included."""
+        text = self._tokenizer.clean_fn(sentence)
+        if isinstance(self._tokenizer, HFTokenizer):
+            return len(self._tokenizer.tokenizer(text).input_ids)
+        return len(self._tokenizer.encode(text)) + 2
 
 
 def _load_clip_file(clip: nn.Module, path: Path, arch: str) -> None:

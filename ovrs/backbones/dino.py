@@ -38,8 +38,6 @@ class TimmPrior(Prior):
         finetune: a mode of ``ovrs.backbones.finetune.PRIOR_MODES``.
     """
 
-    timm_class: type[nn.Module]
-
     @configurable
     def __init__(self, vit: nn.Module, input_size: int = 0, finetune: str = "frozen") -> None:
         super().__init__()
@@ -59,7 +57,12 @@ class TimmPrior(Prior):
         node = cfg.MODEL.PRIOR
         entry = find_entry(node.WEIGHTS, node.ARCH, "MODEL.PRIOR")
         from_hub = load_weights and entry is not None and entry.timm
-        vit = _create(node.ARCH, node.ARCH_OPTIONS, cls.timm_class, from_hub)
+        vit = _create(node.ARCH, node.ARCH_OPTIONS, from_hub)
+        if not cls.takes(vit):
+            raise WeightsError(
+                f"MODEL.PRIOR.ARCH {node.ARCH!r} is a timm {type(vit).__name__} that MODEL.PRIOR.NAME {cls.__name__!r} "
+                "does not run. DinoPrior runs plain ViTs with one class token (DINO, DINOv2), Dinov3Prior runs DINOv3."
+            )
         if load_weights and node.WEIGHTS and not from_hub:
             path = fetch(node.WEIGHTS, "MODEL.PRIOR")
             state = {name: tensor.float() for name, tensor in read_state_dict(path).items()}
@@ -69,6 +72,11 @@ class TimmPrior(Prior):
         elif load_weights and not node.WEIGHTS:
             logger.warning("prior %s: random weights (MODEL.PRIOR.WEIGHTS is empty)", node.ARCH)
         return {"vit": vit, "input_size": node.INPUT_SIZE, "finetune": node.FINETUNE}
+
+    @staticmethod
+    @abstractmethod
+    def takes(vit: nn.Module) -> bool:
+        """Whether ``vit`` has the form that ``block_maps`` runs."""
 
     @staticmethod
     def rename(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
@@ -93,7 +101,16 @@ class TimmPrior(Prior):
 class DinoPrior(TimmPrior):
     """DINO's plain ViT (timm ``VisionTransformer``), RSIB included; positions resized by DINO's rule."""
 
-    timm_class = VisionTransformer
+    @staticmethod
+    def takes(vit: nn.Module) -> bool:  # noqa: D102
+        return (
+            isinstance(vit, VisionTransformer)
+            and vit.num_prefix_tokens == 1
+            and vit.pos_embed is not None
+            and vit.pos_embed.shape[1] == 1 + vit.patch_embed.num_patches
+            and isinstance(vit.norm_pre, nn.Identity)
+            and not isinstance(vit.norm, nn.Identity)
+        )
 
     def block_maps(self, image: Tensor, indices: Sequence[int]) -> list[Tensor]:  # noqa: D102
         vit = self.vit
@@ -113,7 +130,9 @@ class DinoPrior(TimmPrior):
 class Dinov3Prior(TimmPrior):
     """DINOv3 (timm ``Eva`` with rotary positions and register tokens), satellite weights included."""
 
-    timm_class = Eva
+    @staticmethod
+    def takes(vit: nn.Module) -> bool:  # noqa: D102
+        return isinstance(vit, Eva)
 
     @staticmethod
     def rename(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
@@ -126,7 +145,7 @@ class Dinov3Prior(TimmPrior):
         )
 
 
-def _create(arch: str, options: Sequence[Any], expected: type[nn.Module], pretrained: bool) -> nn.Module:
+def _create(arch: str, options: Sequence[Any], pretrained: bool) -> nn.Module:
     if len(options) % 2:
         raise WeightsError(f"MODEL.PRIOR.ARCH_OPTIONS must alternate keyword and value, got {list(options)}.")
     keywords = dict(zip(options[::2], options[1::2], strict=True))
@@ -135,6 +154,11 @@ def _create(arch: str, options: Sequence[Any], expected: type[nn.Module], pretra
         raise WeightsError(f"MODEL.PRIOR.ARCH: timm knows no model {arch!r}; its DINO models are {near}.")
     try:
         vit = timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **keywords)
+    except TypeError as error:
+        raise WeightsError(
+            f"timm cannot build MODEL.PRIOR.ARCH {arch!r} with MODEL.PRIOR.ARCH_OPTIONS {keywords}: {error}. Priors are "
+            "ViTs; correct one of the two keys."
+        ) from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
@@ -143,9 +167,4 @@ def _create(arch: str, options: Sequence[Any], expected: type[nn.Module], pretra
             f"MODEL.PRIOR.WEIGHTS: downloading {arch} from {hub} failed ({error}). Fetch the file elsewhere and set "
             "MODEL.PRIOR.WEIGHTS to its path."
         ) from error
-    if not isinstance(vit, expected):
-        raise WeightsError(
-            f"MODEL.PRIOR.ARCH {arch!r} is a timm {type(vit).__name__}; this MODEL.PRIOR.NAME takes {expected.__name__} "
-            "models. DinoPrior takes DINO's plain ViTs, Dinov3Prior takes DINOv3."
-        )
     return vit

@@ -77,7 +77,7 @@ def read_checkpoint(path: Path) -> dict:
     except Exception as error:  # the libraries raise a dozen kinds, from EOFError to SafetensorError
         raise WeightsError(
             f"{path} cannot be read as safetensors, PyTorch or TorchScript weights: it is damaged, or it contains "
-            f"code, which is never run ({type(error).__name__}: {str(error).splitlines()[0]})."
+            f"code, which is never run ({f'{type(error).__name__}: {error}'.splitlines()[0]})."
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors.")

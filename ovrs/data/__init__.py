@@ -4,7 +4,7 @@ A card (:func:`load_card`) describes a data set, :func:`resolve_datasets` turns 
 sets, and the two loaders yield what the segmenter takes.
 """
 
-from ovrs.data.card import IGNORED, ColourEncoding, DatasetCard, IdEncoding, Split, load_card
+from ovrs.data.card import ColourEncoding, DatasetCard, IdEncoding, Split, load_card
 from ovrs.data.catalog import DatasetSummary, built_in_cards, data_root, list_datasets, resolve_datasets
 from ovrs.data.errors import DataError
 from ovrs.data.loader import TrainingBatches, build_test_loader, build_train_loader
@@ -13,7 +13,6 @@ from ovrs.data.pairing import Record
 from ovrs.data.reading import read_image, read_labels, read_pair
 
 __all__ = [
-    "IGNORED",
     "ColourEncoding",
     "DataError",
     "DatasetCard",

@@ -21,7 +21,7 @@ from detectron2.data import transforms
 from PIL import Image
 
 from ovrs.config import ConfigError
-from ovrs.data.card import IGNORED
+from ovrs.structures import IGNORE_LABEL
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -152,7 +152,7 @@ class RandomCrop:
         return image[window], labels[window]
 
     def _is_varied(self, labels: np.ndarray) -> bool:
-        counts = np.bincount(labels[labels != IGNORED])
+        counts = np.bincount(labels[labels != IGNORE_LABEL])
         return np.count_nonzero(counts) > 1 and counts.max() < counts.sum() * self.single_category_max_area
 
 
@@ -246,5 +246,5 @@ class Pad:
         margins = [(0, max(0, self.side - length)) for length in labels.shape]
         return (
             np.pad(image, [*margins, (0, 0)], constant_values=IMAGE_PADDING),
-            np.pad(labels, margins, constant_values=IGNORED),
+            np.pad(labels, margins, constant_values=IGNORE_LABEL),
         )

@@ -1,7 +1,7 @@
 """Data cards: one YAML file says what a data set is called, how its labels are coded and where its files lie.
 
 Built-in and users' own data sets share this schema. In memory labels are always *canonical*: uint8,
-class index 0..T-1, and ``IGNORED`` for pixels that do not count; a card says how files become that.
+class index 0..T-1, and ``IGNORE_LABEL`` for pixels that do not count; a card says how files become that.
 
 .. code-block:: yaml
 
@@ -27,9 +27,9 @@ from typing import Any
 
 from ovrs.data.errors import DataError, nearest
 from ovrs.data.strict_yaml import Node, read_yaml
+from ovrs.structures import IGNORE_LABEL
 from ovrs.vocabulary import Vocabulary, VocabularyError
 
-IGNORED = 255
 MAX_CLASSES = 254  # 255 is ignored, 254 marks unknown values while labels are decoded
 
 Colour = tuple[int, int, int]
@@ -44,7 +44,7 @@ class IdEncoding:
     """Labels stored as integers, one per pixel.
 
     Attributes:
-        table: pairs (stored value, class index or ``IGNORED``). The stored value 255 is ignored even
+        table: pairs (stored value, class index or ``IGNORE_LABEL``). The stored value 255 is ignored even
             where the table does not list it.
     """
 
@@ -56,7 +56,7 @@ class ColourEncoding:
     """Labels stored as colours.
 
     Attributes:
-        table: pairs (RGB colour, class index or ``IGNORED``).
+        table: pairs (RGB colour, class index or ``IGNORE_LABEL``).
         threshold: where given, every channel becomes 255 from this value on and 0 below it before the
             lookup; for masks that lossy compression has touched.
     """
@@ -135,7 +135,7 @@ class DatasetCard:
     @property
     def labelled_classes(self) -> tuple[int, ...]:
         """Indices of the classes that labels can contain; the others are text queries without ground truth."""
-        return tuple(sorted({index for _, index in self.labels.table} - {IGNORED}))
+        return tuple(sorted({index for _, index in self.labels.table} - {IGNORE_LABEL}))
 
 
 def load_card(path: str | Path) -> DatasetCard:
@@ -166,7 +166,7 @@ def load_card(path: str | Path) -> DatasetCard:
         )
 
     labels = _labels(node.child("labels"), classes, words.names)
-    ignored = sum(index == IGNORED for _, index in labels.table)
+    ignored = sum(index == IGNORE_LABEL for _, index in labels.table)
     display_names = node.texts("metadata_classes", words.names)
     if not len(classes) <= len(display_names) <= len(classes) + ignored:
         raise DataError(
@@ -252,7 +252,7 @@ def _labels(node: Node, classes: Sequence[str], names: Sequence[str]) -> IdEncod
     both = sorted({value for value, _ in pairs} & set(ignored))
     if both:
         raise DataError(f"{node.where('ignore')}: {both} are values of classes too; a value is either.")
-    return IdEncoding((*pairs, *((value, IGNORED) for value in sorted(set(ignored)))))
+    return IdEncoding((*pairs, *((value, IGNORE_LABEL) for value in sorted(set(ignored)))))
 
 
 def _offset_pairs(node: Node, num_classes: int) -> list[tuple[int, int]]:
@@ -283,10 +283,10 @@ def _colour_encoding(node: Node, classes: Sequence[str], names: Sequence[str]) -
         for key, value in node.child("colours").content.items()
     ]
     entries += [
-        ("ignore_colours", value, IGNORED) for value in node.get("ignore_colours", list, "a list of colours", [])
+        ("ignore_colours", value, IGNORE_LABEL) for value in node.get("ignore_colours", list, "a list of colours", [])
     ]
     for key, value, index in entries:
-        where = node.where(key if index == IGNORED else f"colours.{key}")
+        where = node.where(key if index == IGNORE_LABEL else f"colours.{key}")
         colour = _colour(value, where)
         if colour in table:
             raise DataError(f"{where}: the colour {list(colour)} is listed twice; a colour stands for one class.")

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovrs.data.card import IGNORED, DatasetCard, Split, load_card
+from ovrs.data.card import DatasetCard, Split, load_card
 from ovrs.data.errors import DataError, nearest
 from ovrs.data.pairing import list_records
+from ovrs.structures import IGNORE_LABEL
 from ovrs.visualization import palette
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
@@ -210,7 +211,7 @@ def _register(name: str, entry: _Entry) -> None:
         class_strings=card.classes,
         stuff_classes=list(card.display_names),
         stuff_colors=[list(map(int, colour)) for colour in card.palette or palette(len(card.classes))],
-        ignore_label=IGNORED,
+        ignore_label=IGNORE_LABEL,
         evaluator_type="sem_seg",
         card=card,
         split=split.name,

@@ -92,5 +92,5 @@ class SegmentationMapper:
             "stem": record["stem"],
         }
         if labels is not None:
-            sample["sem_seg"] = torch.from_numpy(labels.astype(np.int64))
+            sample["sem_seg"] = torch.from_numpy(np.ascontiguousarray(labels, np.int64))
         return sample

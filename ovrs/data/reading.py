@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ovrs.data.card import IGNORED, ColourEncoding, DatasetCard, IdEncoding
+from ovrs.data.card import ColourEncoding, DatasetCard, IdEncoding
 from ovrs.data.errors import DataError, shortened
+from ovrs.structures import IGNORE_LABEL
 
 _UNKNOWN = 254  # marks stored values that the card does not list; never a class (see MAX_CLASSES)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -53,7 +54,7 @@ def read_labels(path: str | Path, card: DatasetCard) -> np.ndarray:
     """Read a label file and decode it as ``card`` says.
 
     Returns:
-        uint8 [H, W], class index 0..T-1 or ``IGNORED`` (255).
+        uint8 [H, W], class index 0..T-1 or ``IGNORE_LABEL`` (255).
 
     Raises:
         DataError: no such file, damaged, not of the kind the card describes, or it holds values that the
@@ -188,7 +189,7 @@ def _id_table(encoding: IdEncoding) -> np.ndarray:
     """Return class indices by stored value; the last slot is for all values beyond."""
     size = max(256, 1 + max(value for value, _ in encoding.table))
     table = np.full(size + 1, _UNKNOWN, np.uint8)
-    table[IGNORED] = IGNORED
+    table[IGNORE_LABEL] = IGNORE_LABEL
     for value, index in encoding.table:
         table[value] = index
     return table

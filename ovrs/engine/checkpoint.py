@@ -63,7 +63,9 @@ class CheckpointStore:
             with replacing(self.folder / _POINTER) as temporary:
                 temporary.write_text(path.name, encoding="utf-8")
         except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-            raise OSError(f"checkpoint {path} could not be written ({error}); earlier checkpoints are intact.") from error
+            raise OSError(
+                f"checkpoint {path} could not be written ({error}); earlier checkpoints are intact."
+            ) from error
         logger.info("Checkpoint %s written.", path)
         return path
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor
 
-from ovrs.losses import IGNORE_LABEL
+from ovrs.structures import IGNORE_LABEL
 
 MIOU_RULES = ("present", "union")
 FIGURES = ("mIoU", "fwIoU", "mACC", "aACC")

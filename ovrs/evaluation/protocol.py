@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovrs.backbones.state_dict import sha256_of_file
-from ovrs.losses import IGNORE_LABEL
+from ovrs.structures import IGNORE_LABEL
 from ovrs.vocabulary import Vocabulary
 
 VERSIONED_MODULES = ("ovrs", "detectron2", "torch", "open_clip", "timm", "numpy")

@@ -8,6 +8,7 @@ and official code differ, the code is followed, since the published numbers come
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -18,7 +19,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from ovrs.heads.base import Head
+from ovrs.heads.base import Head, classes_per_pass, tapped_blocks
 from ovrs.heads.blocks.aggregator import AggregatorLayer
 from ovrs.heads.blocks.class_attention import Kind
 from ovrs.heads.blocks.decoder import GuidedUpsampling, resampler
@@ -69,6 +70,7 @@ class GSNetHead(Head):
         tap_dims, tap_proj_dims: channels of the taps after resampling and after projection, per level.
         vlm_blocks, prior_blocks: tapped blocks per level; empty for 1/3, 2/3, ... of the depth.
         class_chunk: classes per pass of the memory-hungry parts at inference; 0 chooses.
+        initial_probability: of every class before training, as the predictor's bias; 0 for PyTorch's default.
     """
 
     @configurable
@@ -97,6 +99,7 @@ class GSNetHead(Head):
         vlm_blocks: Sequence[int] = (),
         prior_blocks: Sequence[int] = (),
         class_chunk: int = 0,
+        initial_probability: float = 0.0,
     ) -> None:
         super().__init__()
         levels = len(decoder_dims)
@@ -108,8 +111,10 @@ class GSNetHead(Head):
         self.use_vlm_cost, self.use_prior_cost = use_vlm_cost, use_prior_cost
         self.mean_prompts = not prompts
         self.pooling_train, self.pooling_test, self.class_chunk = pooling_train, pooling_test, class_chunk
-        self.vlm_blocks = _blocks(vlm_blocks, vlm.depth, levels, "VLM") if use_vlm_taps else ()
-        self.prior_blocks = _blocks(prior_blocks, prior.depth, levels, "PRIOR") if use_prior_taps else ()
+        self.vlm_blocks = tapped_blocks(vlm_blocks, vlm.depth, levels, "MODEL.GSNET.VLM_BLOCKS") if use_vlm_taps else ()
+        self.prior_blocks = (
+            tapped_blocks(prior_blocks, prior.depth, levels, "MODEL.GSNET.PRIOR_BLOCKS") if use_prior_taps else ()
+        )
         self._request = FeatureRequest(self.vlm_blocks, self.prior_blocks, uses_prior)
 
         joint, channels = vlm.joint_dim, prompts or 1
@@ -147,6 +152,8 @@ class GSNetHead(Head):
             self.decoder.append(GuidedUpsampling(width, up, guidance, out))
             width = out
         self.predictor = nn.Conv2d(width, 1, 3, padding=1)
+        if initial_probability:
+            nn.init.constant_(self.predictor.bias, math.log(initial_probability / (1 - initial_probability)))
 
     @classmethod
     def from_config(cls, cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None) -> dict[str, Any]:
@@ -178,6 +185,7 @@ class GSNetHead(Head):
             "vlm_blocks": node.VLM_BLOCKS,
             "prior_blocks": node.PRIOR_BLOCKS,
             "class_chunk": cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK,
+            "initial_probability": cfg.MODEL.SEM_SEG_HEAD.INITIAL_PROBABILITY,
         }
 
     def request(self) -> FeatureRequest:
@@ -199,7 +207,7 @@ class GSNetHead(Head):
         text_guidance = F.relu(self.text_guidance(mean))
         shares = self._decoder_guidance(image, prior)
 
-        chunk = self._chunk(len(image.dense), len(embeddings))
+        chunk = classes_per_pass(self.class_chunk, len(image.dense), len(embeddings), _MAPS_PER_PASS)
         x = torch.cat([self.fusion(*streams, part) for part in embeddings.split(chunk)], dim=1)
         x = x.permute(0, 1, 3, 4, 2)
         pooling = self.pooling_train if self.training else self.pooling_test
@@ -225,11 +233,6 @@ class GSNetHead(Head):
             x = stage(x, share)
         return self.predictor(x.flatten(0, 1)).squeeze(1).unflatten(0, x.shape[:2])
 
-    def _chunk(self, images: int, classes: int) -> int:
-        if torch.is_grad_enabled():
-            return classes
-        return self.class_chunk or max(_MAPS_PER_PASS // images, 1)
-
 
 def _check(vlm: TowerSpec, prior: TowerSpec | None, uses_prior: bool, any_cost: bool, fusion: str) -> None:
     if not any_cost:
@@ -241,17 +244,6 @@ def _check(vlm: TowerSpec, prior: TowerSpec | None, uses_prior: bool, any_cost: 
             "MODEL.GSNET uses the prior, but MODEL.PRIOR.NAME is empty: name one, or turn USE_PRIOR_COST and "
             "USE_PRIOR_TAPS off."
         )
-
-
-def _blocks(configured: Sequence[int], depth: int, levels: int, tower: str) -> tuple[int, ...]:
-    """Return the tapped blocks: as configured, or evenly spread (3 and 7 of 12, 7 and 15 of 24)."""
-    blocks = tuple(configured) or tuple((level + 1) * depth // (levels + 1) - 1 for level in range(levels))
-    if len(blocks) != levels or not all(0 <= block < depth - 1 for block in blocks):
-        raise ValueError(
-            f"MODEL.GSNET.{tower}_BLOCKS must name {levels} blocks, one per decoder level, between 0 and {depth - 2}; "
-            f"got {list(blocks)}."
-        )
-    return blocks
 
 
 def _grid_ratio(vlm: TowerSpec, prior: TowerSpec) -> Fraction:

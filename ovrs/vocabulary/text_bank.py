@@ -29,7 +29,8 @@ class TextBank:
     """Encodes vocabularies and remembers the results.
 
     A result is reused only for the same words and templates and an unchanged text tower. While the
-    tower trains (gradients on and a text parameter that wants one) nothing is cached, so gradients reach it.
+    tower trains (gradients on and a text parameter that wants one) nothing is cached, so gradients reach it,
+    and what was cached before is forgotten.
 
     Args:
         synonyms: how several words of one class become one embedding per template: ``mean`` of their
@@ -50,6 +51,7 @@ class TextBank:
         """Return the [T, P, C] unit embeddings of ``vocabulary``; ``P`` is its number of templates."""
         parameters = encoder.text_parameters()
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
+            self._cache.clear()  # fused optimizers change weights without raising their version
             return TextFeatures(self._encode(encoder, vocabulary), vocabulary)
 
         # In-place updates (optimizer steps, loading a checkpoint) raise a tensor's version; moving or

@@ -48,11 +48,16 @@ class Vocabulary:
             templates: sentences with one ``{}``.
 
         Raises:
-            VocabularyError: too few classes, an empty or repeated name, no template, or a template
+            VocabularyError: too few classes, one that is no string, an empty or repeated name, no template, or a template
                 without exactly one ``{}``.
         """
         if isinstance(classes, str):
             raise VocabularyError(f"classes must be a list of strings, got the single string {classes!r}.")
+        for text in classes:
+            if not isinstance(text, str):
+                # YAML reads a bare yes, no, on or off as a truth value.
+                kind = type(text).__name__
+                raise VocabularyError(f"class {text!r} is a {kind}; classes are strings, so put it in quotes.")
         synonyms = tuple(tuple(word.strip() for word in text.split(SYNONYM_SEPARATOR)) for text in classes)
         if len(synonyms) < MIN_CLASSES:
             raise VocabularyError(

@@ -1,0 +1,94 @@
+"""Tiny towers and the configuration that builds them, shared by all tests. Nothing here or below uses the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+# Read once, when huggingface_hub is imported: a test that asks for a download fails at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+
+from ovrs.backbones import DinoPrior, OpenClipVLM, build_prior, build_vlm
+from ovrs.config import get_cfg
+
+# A CLIP of 4 image blocks and 2 text blocks; the vocabulary is the tokenizer's.
+TINY_CLIP = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "layers": 2, "width": 16, "heads": 2},
+}
+# Twice the CLIP's grid (8 x 8 against 4 x 4), as with the published towers.
+TINY_DINO = ["patch_size", 4, "depth", 4, "embed_dim", 24, "num_heads", 2, "img_size", 32]
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - detectron2's augmentations draw from the global generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_arch(tmp_path: Path) -> Path:
+    """The file of a tiny open_clip model configuration, in a folder with a space."""
+    path = tmp_path / "tiny models" / "tiny_clip.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(TINY_CLIP), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny_cfg(tiny_arch: Path, tmp_path: Path) -> CfgNode:
+    """A full GSNet configuration of tiny sizes, without weights and data sets, for the CPU."""
+    cfg = get_cfg()
+    model = cfg.MODEL
+    model.DEVICE = "cpu"
+    model.VLM.ARCH = str(tiny_arch)
+    model.VLM.WEIGHTS = ""
+    model.VLM.INPUT_SIZE = 32
+    model.PRIOR.ARCH = "vit_tiny_patch16_224"
+    model.PRIOR.ARCH_OPTIONS = list(TINY_DINO)
+    model.PRIOR.INPUT_SIZE = 32
+    gsnet = model.GSNET
+    gsnet.HIDDEN_DIM = 32
+    gsnet.NUM_LAYERS = 1
+    gsnet.NUM_HEADS = 2
+    gsnet.WINDOW_SIZE = 2
+    gsnet.PAD_CLASSES_TO = 8
+    gsnet.DECODER_DIMS = [32, 16]
+    gsnet.TAP_DIMS = [16, 8]
+    gsnet.TAP_PROJ_DIMS = [8, 4]
+
+    cfg.INPUT.MIN_SIZE_TRAIN = (32,)
+    cfg.INPUT.CROP.SIZE = [32, 32]
+    cfg.INPUT.PAD_TO = 32
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.SOLVER.MAX_ITER = 4
+    cfg.SOLVER.CHECKPOINT_PERIOD = 2
+    cfg.TEST.SLIDING_WINDOW.CANVAS = 48
+    cfg.TEST.SLIDING_WINDOW.KERNEL = 32
+    cfg.SEED = 0
+    cfg.OUTPUT_DIR = str(tmp_path / "output")
+    return cfg
+
+
+@pytest.fixture
+def tiny_vlm(tiny_cfg: CfgNode) -> OpenClipVLM:
+    """A CLIP with random weights, patch 8 at 32 pixels: grid 4 x 4, W = 32, C = 16."""
+    return build_vlm(tiny_cfg)
+
+
+@pytest.fixture
+def tiny_prior(tiny_cfg: CfgNode) -> DinoPrior:
+    """A frozen DINO with random weights, patch 4 at 32 pixels: grid 8 x 8, D = 24."""
+    return build_prior(tiny_cfg)

@@ -1,0 +1,362 @@
+"""Behaviour of the GSNet head on random features: equivariances, options, shapes of towers, refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from gsnet_reference import naive_head
+from head_inputs import PRIOR, SMALL, VLM, choose_classes, choose_images, filled, random_inputs, small_head
+
+from ovrs.config import get_cfg
+from ovrs.heads import GSNetHead, build_head
+from ovrs.structures import FeatureRequest, PriorFeatures, TowerSpec
+
+# Every switch of the paper's ablations, and what the head must ask the towers for.
+VLM_ONLY = {"use_prior_cost": False, "use_prior_taps": False}
+VARIANTS = {
+    "published": ({}, FeatureRequest((1, 3), (1, 3), True)),
+    "concatenation": ({"fusion": "concatenation"}, FeatureRequest((1, 3), (1, 3), True)),
+    "fused_query": ({"fusion": "fused_query"}, FeatureRequest((1, 3), (1, 3), True)),
+    "vlm_cost_only": ({"use_prior_cost": False}, FeatureRequest((1, 3), (1, 3), True)),
+    "prior_cost_only": ({"use_vlm_cost": False}, FeatureRequest((1, 3), (1, 3), True)),
+    "no_taps": ({"use_vlm_taps": False, "use_prior_taps": False}, FeatureRequest((), (), True)),
+    "vlm_taps_only": ({"use_prior_taps": False}, FeatureRequest((1, 3), (), True)),
+    "prior_taps_only": ({"use_vlm_taps": False}, FeatureRequest((), (1, 3), True)),
+    "no_prior": (VLM_ONLY, FeatureRequest((1, 3), (), False)),
+    "no_prior_no_taps": ({**VLM_ONLY, "use_vlm_taps": False}, FeatureRequest((), (), False)),
+    "prior_alone": ({"use_vlm_cost": False, "use_vlm_taps": False}, FeatureRequest((), (1, 3), True)),
+    "full_attention": ({"class_attention": "full"}, FeatureRequest((1, 3), (1, 3), True)),
+    "no_aggregator": ({"num_layers": 0}, FeatureRequest((1, 3), (1, 3), True)),
+    "chosen_blocks": ({"vlm_blocks": [0, 4], "prior_blocks": [2, 3]}, FeatureRequest((0, 4), (2, 3), True)),
+    "one_level": (
+        {"decoder_dims": (16,), "tap_dims": (12,), "tap_proj_dims": (8,)},
+        FeatureRequest((2,), (2,), True),
+    ),
+    "three_levels": (
+        {"decoder_dims": (32, 32, 16), "tap_dims": (12, 10, 8), "tap_proj_dims": (8, 6, 4)},
+        FeatureRequest((0, 2, 3), (0, 2, 3), True),
+    ),
+}
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+# ---------------------------------------------------------------------- against the naive head
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_logits_equal_the_naive_head(variant: str):
+    head = small_head(**VARIANTS[variant][0])
+    inputs = random_inputs(head)
+    logits = head(*inputs)
+    enlarged = 6 * 2 ** len(head.decoder)
+    assert logits.shape == (2, 3, enlarged, enlarged)
+    assert_close(logits, naive_head(head, *inputs))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("classes", [2, 5, 40])
+@torch.no_grad()
+def test_logits_equal_the_naive_head_for_any_number_of_classes(classes: int, training: bool):
+    head = small_head().train(training)
+    inputs = random_inputs(head, classes=classes, images=1)
+    assert_close(head(*inputs), naive_head(head, *inputs))
+
+
+def test_gradients_equal_those_of_the_naive_head():
+    head = small_head().train()
+    inputs = random_inputs(head, classes=5)
+    target = torch.randn(2, 5, 24, 24)
+    gradients = [
+        torch.autograd.grad((run(*inputs) * target).mean(), list(head.parameters()))
+        for run in (head, lambda *parts: naive_head(head, *parts))
+    ]
+    for (name, _), fast, naive in zip(head.named_parameters(), *gradients, strict=True):
+        if not name.endswith("attn.k.bias"):  # moves all logits of a softmax alike: zero but for rounding
+            assert (fast - naive).norm() <= 1e-3 * naive.norm(), name
+            assert naive.norm() > 0, name
+
+
+# ---------------------------------------------------------------------- classes and images
+
+
+@torch.no_grad()
+def test_logits_permute_with_classes():
+    head = small_head()
+    image, text, prior = random_inputs(head, classes=5)
+    order = [3, 0, 4, 2, 1]
+    assert_close(head(image, choose_classes(text, order), prior), head(image, text, prior)[:, order])
+
+
+@torch.no_grad()
+def test_logits_of_a_class_depend_on_the_others_but_its_fused_maps_do_not():
+    head = small_head()
+    fused = []
+    head.fusion.register_forward_hook(lambda module, inputs, output: fused.append(output))
+    image, text, prior = random_inputs(head, classes=5)
+    all_classes, two = head(image, text, prior), head(image, choose_classes(text, [0, 3]), prior)
+    torch.testing.assert_close(fused[1], fused[0][:, [0, 3]], rtol=1e-5, atol=1e-5)
+    assert (two - all_classes[:, [0, 3]]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("class_chunk", [1, 3, 5, 0])
+@torch.no_grad()
+def test_logits_do_not_depend_on_the_class_chunk(class_chunk: int):
+    head = small_head(class_chunk=100)
+    inputs = random_inputs(head, classes=5)
+    expected = head(*inputs)
+    head.class_chunk = class_chunk
+    torch.testing.assert_close(head(*inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_chunks_bound_the_maps_that_the_decoder_sees_at_inference_only():
+    head = small_head(class_chunk=2)
+    seen = []
+    head.decoder[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+    inputs = random_inputs(head, classes=5)
+    with torch.no_grad():
+        head(*inputs)
+    assert seen == [2, 2, 1]
+    seen.clear()
+    head(*inputs)
+    assert seen == [5]
+
+
+@torch.no_grad()
+def test_automatic_chunks_shrink_with_the_batch():
+    head = small_head()
+    seen = []
+    head.decoder[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[:2].numel()))
+    head(*random_inputs(head, classes=60, images=1))
+    one = max(seen)
+    seen.clear()
+    head(*random_inputs(head, classes=60, images=4))
+    assert one < 60
+    assert max(seen) <= one
+
+
+@torch.no_grad()
+def test_batch_of_three_equals_three_single_images():
+    head = small_head()
+    inputs = random_inputs(head, images=3)
+    singles = torch.cat([head(*choose_images(inputs, index)) for index in range(3)])
+    torch.testing.assert_close(head(*inputs), singles, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_logits_depend_on_every_feature_that_was_asked_for():
+    head = small_head()
+    image, text, prior = random_inputs(head)
+    before = head(image, text, prior)
+    features = [image.dense, *image.blocks.values(), prior.dense, *prior.blocks.values(), text.embeddings]
+    assert len(features) == 7
+    for feature in features:
+        original = feature.clone()
+        feature.add_(torch.randn_like(feature))
+        assert (head(image, text, prior) - before).abs().max() > 1e-3
+        feature.copy_(original)
+
+
+@torch.no_grad()
+def test_pooling_of_training_and_evaluation_differ():
+    head = small_head(pooling_train=2, pooling_test=1)
+    inputs = random_inputs(head)
+    in_evaluation, in_training = head(*inputs), head.train()(*inputs)
+    assert (in_evaluation - in_training).abs().max() > 1e-3
+    head.pooling_train = 1
+    assert torch.equal(head(*inputs), in_evaluation)
+
+
+@torch.no_grad()
+def test_bf16_stays_close_to_fp32():
+    head = small_head()
+    inputs = random_inputs(head)
+    exact = head(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = head(*inputs).float()
+    assert 0 < (rounded - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+# ---------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant_trains_all_its_parameters_on_what_it_asks_for(variant: str):
+    options, request = VARIANTS[variant]
+    head = small_head(**options).train()
+    assert head.request() == request
+    inputs = random_inputs(head)  # exactly what was asked for, nothing else
+    before = {name: parameter.detach().clone() for name, parameter in head.named_parameters()}
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    (head(*inputs) * torch.randn(2, 3, 1, 1)).square().mean().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    optimizer.step()
+    still = [name for name, parameter in head.named_parameters() if torch.equal(parameter, before[name])]
+    assert [name for name in still if not name.endswith("k.bias")] == []
+
+
+def test_mean_of_templates_is_one_query():
+    head = small_head()
+    image, text, prior = random_inputs(head, prompts=3)
+    mean = torch.nn.functional.normalize(text.embeddings.mean(dim=1, keepdim=True), dim=-1)
+    as_one = type(text)(mean, text.vocabulary)
+    torch.testing.assert_close(head(image, text, prior), head(image, as_one, prior))
+
+
+@pytest.mark.parametrize("options", [{}, {"fusion": "fused_query"}, VLM_ONLY], ids=["query_guided", "fused", "vlm"])
+@torch.no_grad()
+def test_templates_as_channels_of_the_cost(options: dict):
+    head = small_head(prompts=3, **options)
+    image, text, prior = random_inputs(head, prompts=3)
+    logits = head(image, text, prior)
+    assert_close(logits, naive_head(head, image, text, prior))
+    swapped = type(text)(text.embeddings[:, [1, 0, 2]], text.vocabulary)
+    assert (head(image, swapped, prior) - logits).abs().max() > 1e-3
+
+
+def test_configuration_reaches_the_head(tiny_cfg: CfgNode):
+    tiny_cfg.VOCABULARY.TEMPLATES = ["a {}", "the {}", "some {}"]
+    tiny_cfg.MODEL.GSNET.PROMPT_FUSION = "channels"
+    tiny_cfg.MODEL.GSNET.FUSION = "fused_query"
+    tiny_cfg.MODEL.GSNET.POOLING_TRAIN = 3
+    tiny_cfg.MODEL.GSNET.VLM_BLOCKS = [0, 2]
+    tiny_cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = 7
+    head = build_head(tiny_cfg, VLM, PRIOR)
+    assert isinstance(head, GSNetHead)
+    assert head.fusion.cost.embed.in_channels == 3
+    assert (head.pooling_train, head.class_chunk, head.vlm_blocks) == (3, 7, (0, 2))
+
+
+def test_defaults_of_the_class_are_those_of_the_configuration():
+    towers = {"vlm": TowerSpec(768, 12, 16, 384, 512), "prior": TowerSpec(768, 12, 8, 384)}
+    with torch.device("meta"):
+        by_class, by_config = GSNetHead(**towers), build_head(get_cfg(), *towers.values())
+    assert repr(by_class) == repr(by_config)
+    assert by_class.request() == by_config.request() == FeatureRequest((3, 7), (3, 7), True)
+    # Head and the five alignment and tap layers of the published model.
+    assert sum(parameter.numel() for parameter in by_class.parameters()) == 4_036_369 + 4_523_264
+
+
+# ---------------------------------------------------------------------- towers of other shapes
+
+
+@pytest.mark.parametrize(
+    ("patch", "align", "taps"),
+    [
+        (4, ("Conv2d", 4), [("Conv2d", 2), ("Conv2d", 1)]),
+        (8, ("Conv2d", 2), [("Conv2d", 1), ("ConvTranspose2d", 2)]),
+        (16, ("Conv2d", 1), [("ConvTranspose2d", 2), ("ConvTranspose2d", 4)]),
+        (32, ("ConvTranspose2d", 2), [("ConvTranspose2d", 4), ("ConvTranspose2d", 8)]),
+    ],
+)
+@torch.no_grad()
+def test_prior_of_any_patch_size_is_brought_to_the_grids(patch: int, align: tuple, taps: list[tuple]):
+    prior = TowerSpec(width=20, depth=6, patch_size=patch, input_size=128)
+    vlm = TowerSpec(width=24, depth=6, patch_size=16, input_size=128, joint_dim=16)
+    head = small_head(vlm, prior)
+
+    def kind(layer: torch.nn.Module) -> tuple[str, int]:
+        return type(layer).__name__, layer.stride[0]
+
+    assert kind(head.align) == align
+    assert [kind(tap.resample) for tap in head.prior_taps] == taps
+    inputs = random_inputs(head, vlm, prior, images=1)
+    logits = head(*inputs)
+    assert logits.shape == (1, 3, 32, 32)
+    assert_close(logits, naive_head(head, *inputs))
+
+
+@torch.no_grad()
+def test_images_of_any_size_keep_their_grid():
+    vlm = TowerSpec(width=24, depth=6, patch_size=16, input_size=0, joint_dim=16)
+    prior = TowerSpec(width=20, depth=6, patch_size=8, input_size=0)
+    head = small_head(vlm, prior)
+    inputs = random_inputs(head, vlm, prior, grid=(5, 7), prior_grid=(10, 14))
+    logits = head(*inputs)
+    assert logits.shape == (2, 3, 20, 28)
+    assert_close(logits, naive_head(head, *inputs))
+
+
+@torch.no_grad()
+def test_large_clip_at_336_with_a_dinov3_prior():
+    vlm, prior = TowerSpec(1024, 24, 14, 336, 768), TowerSpec(1024, 24, 16, 384)
+    head = filled(GSNetHead(vlm=vlm, prior=prior)).eval()
+    assert head.request() == FeatureRequest((7, 15), (7, 15), True)
+    assert (head.align.in_channels, head.align.out_channels) == (1024, 768)
+    inputs = random_inputs(head, vlm, prior, images=1, classes=2)
+    assert inputs[0].dense.shape[-2:] == inputs[2].dense.shape[-2:] == (24, 24)
+    logits = head(*inputs)
+    assert logits.shape == (1, 2, 96, 96)
+    assert torch.isfinite(logits).all()
+    assert logits.std() > 1e-3
+
+
+@torch.no_grad()
+def test_prior_features_are_not_read_without_need():
+    head = small_head(prior=None, **VLM_ONLY)
+    image, text, prior = random_inputs(head)
+    assert prior is None
+    unread = PriorFeatures(torch.full((2, 20, 12, 12), torch.nan))
+    assert torch.equal(head(image, text, None), head(image, text, unread))
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_vlm_cost": False, "use_prior_cost": False}, "USE_VLM_COST and USE_PRIOR_COST are both off"),
+        ({"fusion": "sum"}, "MODEL.GSNET.FUSION must be one of query_guided, .*'sum'"),
+        ({"tap_dims": (12,)}, r"MODEL.GSNET.TAP_DIMS .*\(2\).*12"),
+        ({"tap_proj_dims": (8, 6, 4)}, r"MODEL.GSNET.TAP_PROJ_DIMS .*\(2\)"),
+        ({"vlm_blocks": [1]}, r"MODEL.GSNET.VLM_BLOCKS must name 2 blocks.*\[1\]"),
+        ({"vlm_blocks": [1, 5]}, r"MODEL.GSNET.VLM_BLOCKS .*between 0 and 4; got \[1, 5\]"),
+        ({"prior_blocks": [-1, 2]}, r"MODEL.GSNET.PRIOR_BLOCKS .*between 0 and 4; got \[-1, 2\]"),
+        ({"class_attention": "quadratic"}, "MODEL.GSNET.CLASS_ATTENTION.*'quadratic'"),
+        ({"num_heads": 3}, r"MODEL.GSNET.HIDDEN_DIM \(32\) must be a multiple of .*NUM_HEADS \(3\)"),
+        ({"decoder_dims": (32, 20)}, r"MODEL.GSNET.DECODER_DIMS .*16.*32, 20"),
+        ({"tap_proj_dims": (32, 6)}, r"MODEL.GSNET.TAP_PROJ_DIMS .*32.*HIDDEN_DIM"),
+        ({"window_size": 0}, r"MODEL.GSNET.WINDOW_SIZE"),
+        ({"pooling_train": 0}, r"MODEL.GSNET.POOLING_TRAIN"),
+    ],
+)
+def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        GSNetHead(vlm=VLM, prior=PRIOR, **{**SMALL, **options})
+
+
+@pytest.mark.parametrize("options", [{}, {"use_prior_cost": False}, {"use_prior_taps": False}])
+def test_missing_prior_is_refused_where_an_option_uses_it(options: dict):
+    with pytest.raises(ValueError, match="MODEL.PRIOR.NAME is empty.*USE_PRIOR_COST and USE_PRIOR_TAPS off"):
+        GSNetHead(vlm=VLM, prior=None, **{**SMALL, **options})
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (TowerSpec(20, 6, 8, 72), "VLM.INPUT_SIZE 96 with patch 16 .* 6 cells, MODEL.PRIOR.INPUT_SIZE 72 .* 9;"),
+        (TowerSpec(20, 6, 8, 0), "MODEL.VLM.INPUT_SIZE and MODEL.PRIOR.INPUT_SIZE must both be set or both be 0"),
+    ],
+)
+def test_grids_that_do_not_match_are_refused(prior: TowerSpec, message: str):
+    with pytest.raises(ValueError, match=message):
+        GSNetHead(vlm=VLM, prior=prior, **SMALL)
+
+
+def test_patch_sizes_that_do_not_match_are_refused_for_images_of_any_size():
+    with pytest.raises(ValueError, match=r"patch 14 .*patch 8 .*whole multiple"):
+        GSNetHead(vlm=TowerSpec(24, 6, 14, 0, 16), prior=TowerSpec(20, 6, 8, 0), **SMALL)
+
+
+def test_unknown_prompt_fusion_is_refused(tiny_cfg: CfgNode):
+    tiny_cfg.MODEL.GSNET.PROMPT_FUSION = "max"
+    with pytest.raises(ValueError, match=r"MODEL.GSNET.PROMPT_FUSION must be 'mean' or 'channels', got 'max'"):
+        build_head(tiny_cfg, VLM, PRIOR)
