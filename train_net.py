@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train or evaluate a segmenter.
+r"""Train or evaluate a segmenter.
 
 Examples:
     # the demo model on the demo scenes, on a CPU or a GPU
@@ -9,7 +9,7 @@ Examples:
     python train_net.py --config-file configs/demo/gsnet.yaml --resume
 
     # evaluate a checkpoint, with a key changed on the command line
-    python train_net.py --config-file configs/gsnet/vitb16_landdiscover50k.yaml --eval-only \\
+    python train_net.py --config-file configs/gsnet/vitb16_landdiscover50k.yaml --eval-only \
         MODEL.WEIGHTS output/model_final.pth DATASETS.TEST "['gsnet_potsdam_5_val']"
 
     # four GPUs (or four CPU processes, where there is no GPU)
@@ -19,12 +19,11 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import sys
 
 from detectron2.engine import default_argument_parser
 
 from ovrs.config import ConfigError
-from ovrs.engine import Trainer, build_model, evaluate, launch_processes, load_weights, prepare_run
+from ovrs.engine import Trainer, build_model, check_test_sets, evaluate, launch_processes, load_weights, prepare_run
 
 
 def main(args: argparse.Namespace) -> None:
@@ -36,6 +35,7 @@ def main(args: argparse.Namespace) -> None:
         model = build_model(cfg)
         evaluate(cfg, model, cfg.OUTPUT_DIR, load_weights(model, cfg.MODEL.WEIGHTS))
         return
+    check_test_sets(cfg)
     trainer = Trainer(cfg, resume=args.resume)
     trainer.train()
     if cfg.DATASETS.TEST:
@@ -44,8 +44,4 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = default_argument_parser(epilog=__doc__[__doc__.index("Examples:") :])
-    arguments = parser.parse_args()
-    try:
-        launch_processes(main, arguments)
-    except (ConfigError, FileNotFoundError) as error:
-        sys.exit(f"train_net.py: {error}")
+    launch_processes(main, parser.parse_args())

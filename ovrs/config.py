@@ -32,6 +32,7 @@ def add_ovrs_config(cfg: CfgNode) -> None:
     """Add all OVRS keys to a Detectron2 configuration, in place."""
     _add_model(cfg)
     _add_gsnet(cfg)
+    _add_hg_rsovsseg(cfg)
     _add_vocabulary(cfg)
     _add_input(cfg)
     _add_solver(cfg)
@@ -52,6 +53,9 @@ def _add_model(cfg: CfgNode) -> None:
     model.VLM.WEIGHTS = "openai/ViT-B-16"  # name in the weights catalogue, local file, or "" for random weights
     model.VLM.ACTIVATION = ""  # "quick_gelu" or "gelu"; "" takes what the weights were trained with
     model.VLM.INPUT_SIZE = 384  # side of the square that images are resized to; 0 keeps their size
+    # "adapted": the position embedding is resized to INPUT_SIZE once and for all when the model is built, and trains
+    # and is stored so (HG-RSOVSSeg); "runtime": it keeps the size of the weights and is resized in every pass.
+    model.VLM.POSITION_EMBEDDING = "runtime"
     model.VLM.FINETUNE_IMAGE = "attention"  # see ovrs.backbones.finetune
     model.VLM.FINETUNE_TEXT = "attention"
 
@@ -79,9 +83,11 @@ def _add_model(cfg: CfgNode) -> None:
     model.SEM_SEG_HEAD.INITIAL_PROBABILITY = 0.0
 
     model.LOSS = CfgNode()
-    model.LOSS.NAME = "bce"
+    model.LOSS.NAME = "bce"  # or "ce": softmax cross-entropy (HG-RSOVSSeg)
     # "negative": ignored pixels are negatives of every class (the official runs); "mask": they do not count.
-    model.LOSS.IGNORE_MODE = "negative"
+    model.LOSS.IGNORE_MODE = "negative"  # of "bce"
+    # Divisor of the sum over labelled pixels: "all_pixels" of the batch (the official runs) or "valid_pixels".
+    model.LOSS.NORMALISE_BY = "all_pixels"  # of "ce"
 
 
 def _add_gsnet(cfg: CfgNode) -> None:
@@ -108,6 +114,19 @@ def _add_gsnet(cfg: CfgNode) -> None:
     node.PRIOR_BLOCKS = []
 
 
+def _add_hg_rsovsseg(cfg: CfgNode) -> None:
+    """Keys of the HG-RSOVSSeg head; the ablations of the paper's Tables 3 and 4 and Figure 5 are values of these."""
+    cfg.MODEL.HG_RSOVSSEG = node = CfgNode()
+    node.GUIDANCE_BLOCKS = []  # VLM blocks from shallow to deep; [] spreads them: [7, 15] of 24, [3, 7] of 12
+    node.GUIDANCE_CHANNELS = [128, 64]  # C_o per decoder level, from level 1 on, which reads the DEEPEST block
+    node.KEY_CHANNELS = 512  # C_k
+    node.AGGREGATION = "product"  # or "similarity", "cost" (Table 4)
+    node.USE_TAM = True  # text attention module (Table 3)
+    node.USE_HGU = True  # hierarchical guided upsampling (Table 3); without it TAM must be off too
+    node.DROPOUT = 0.1  # of whole channels, before the last convolution
+    node.MERGE_FIRST_LEVEL = True  # compute the first upsampling as one convolution: faster, the same result
+
+
 def _add_vocabulary(cfg: CfgNode) -> None:
     cfg.VOCABULARY = CfgNode()
     cfg.VOCABULARY.TEMPLATE_SET = "scene"  # a name in ovrs.vocabulary.TEMPLATE_SETS
@@ -128,8 +147,10 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.COLOR_AUG_SSD = True
     cfg.INPUT.RANDOM_FLIP = "horizontal"  # or "none", "vertical", "both"
     cfg.INPUT.RANDOM_ROTATE90 = False  # quarter turns, all four equally likely
-    cfg.INPUT.PAD_TO = 384  # training images are padded (right, bottom; value 128) to this side
+    cfg.INPUT.PAD_TO = 384  # training images are padded (right, bottom) to this side ...
+    cfg.INPUT.PAD_VALUE = [128, 128, 128]  # ... with this colour, RGB on 0..255
     cfg.INPUT.SIZE_DIVISIBILITY = 32  # inside the model, whole-image inference pads to a multiple of this
+    cfg.DATASETS.TRAIN_FRACTION = 1.0  # share of the training images that are used, a fixed subset of every set
     cfg.DATASETS.ROOT = ""  # root of prepared data sets; "" reads $DETECTRON2_DATASETS, then "datasets"
     cfg.DATALOADER.PREFETCH_FACTOR = 2
 
@@ -158,6 +179,8 @@ def _add_solver(cfg: CfgNode) -> None:
 def _add_test(cfg: CfgNode) -> None:
     cfg.TEST.IMS_PER_BATCH = 1
     cfg.TEST.MIOU_RULE = "present"  # classes in the mean: "present" in the labels, or "union" (HG-RSOVSSeg)
+    # The average over data sets: of "all", or of those "unseen" in training, that is, of other cards (HG-RSOVSSeg).
+    cfg.TEST.AVERAGE = "all"
     cfg.TEST.OUTPUT = "labels"  # "labels": class index and score per pixel; "scores": [T, H, W] in "sem_seg" too
     cfg.TEST.SLIDING_WINDOW = node = CfgNode()
     node.ENABLED = True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.structures import IGNORE_LABEL
 
+# How logits become scores. Sigmoid comes first: windows are averaged and maps enlarged as probabilities (CAT-Seg,
+# GSNet). Softmax comes last: until the final resolution everything acts on logits (HG-RSOVSSeg).
 Activation = Literal["sigmoid", "softmax"]
 
 
@@ -48,20 +49,39 @@ class BinaryCrossEntropy(nn.Module):
         return (negatives.sum() - (positive * valid).sum()) / count
 
 
-LOSSES = {"bce": BinaryCrossEntropy}
+class CrossEntropy(nn.Module):
+    """Softmax cross-entropy over the classes, summed over the labelled pixels (HG-RSOVSSeg).
+
+    Args:
+        normalise_by: the sum is divided by the number of ``all_pixels`` of the batch, ignored and padded ones
+            included, as the official runs do (HG-RSOVSSeg spec, section 7), or of ``valid_pixels``.
+    """
+
+    activation: Activation = "softmax"
+
+    def __init__(self, normalise_by: str = "all_pixels") -> None:
+        super().__init__()
+        if normalise_by not in ("all_pixels", "valid_pixels"):
+            raise ValueError(f"MODEL.LOSS.NORMALISE_BY must be 'all_pixels' or 'valid_pixels', got {normalise_by!r}.")
+        self.normalise_by = normalise_by
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss of [B, T, h, w] logits and [B, H, W] labels (255 ignored)."""
+        logits = resize_to_labels(logits, labels)
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="sum")
+        if self.normalise_by == "all_pixels":
+            return total / labels.numel()
+        return total / (labels != IGNORE_LABEL).sum().clamp(min=1)
 
 
-def build_loss(name: str, ignore_mode: str) -> nn.Module:
-    """Build ``MODEL.LOSS``.
+def build_loss(name: str, ignore_mode: str = "negative", normalise_by: str = "all_pixels") -> nn.Module:
+    """Build ``MODEL.LOSS``; each loss reads the keys that concern it.
 
     Raises:
-        ValueError: unknown name or ignore mode.
+        ValueError: unknown name, ignore mode or divisor.
     """
-    if name not in LOSSES:
-        raise ValueError(f"MODEL.LOSS.NAME is {name!r}; known losses are {', '.join(LOSSES)}.")
-    return LOSSES[name](ignore_mode)
-
-
-def activate(logits: Tensor, activation: Activation) -> Tensor:
-    """Turn [B, T, ...] logits into scores in 0..1."""
-    return logits.sigmoid() if activation == "sigmoid" else torch.softmax(logits, dim=1)
+    if name == "bce":
+        return BinaryCrossEntropy(ignore_mode)
+    if name == "ce":
+        return CrossEntropy(normalise_by)
+    raise ValueError(f"MODEL.LOSS.NAME is {name!r}; known losses are bce, ce.")

@@ -19,9 +19,9 @@ from ovrs.backbones.base import trains
 from ovrs.heads import Head, build_head
 from ovrs.inference import SlidingWindow, label_map, whole_image_scores
 from ovrs.inference.labels import enlarge
-from ovrs.losses import activate, build_loss
+from ovrs.losses import build_loss
 from ovrs.structures import IGNORE_LABEL, ImageFeatures, PriorFeatures
-from ovrs.vocabulary import TextBank, Vocabulary
+from ovrs.vocabulary import TextBank, Vocabulary, VocabularyError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -96,7 +96,7 @@ class OpenVocabSegmenter(nn.Module):
             "vlm": vlm,
             "prior": prior,
             "head": build_head(cfg, vlm.spec, prior.spec if prior is not None else None),
-            "criterion": build_loss(cfg.MODEL.LOSS.NAME, cfg.MODEL.LOSS.IGNORE_MODE),
+            "criterion": build_loss(cfg.MODEL.LOSS.NAME, cfg.MODEL.LOSS.IGNORE_MODE, cfg.MODEL.LOSS.NORMALISE_BY),
             "text_bank": TextBank(cfg.VOCABULARY.SYNONYMS),
             "templates": Vocabulary.templates_of(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -127,6 +127,9 @@ class OpenVocabSegmenter(nn.Module):
         Returns:
             In training ``{"loss_sem_seg": scalar}``. Otherwise per record ``labels`` [H, W] (class indices),
             ``scores`` [H, W] (the winner's, 0..1), and ``sem_seg`` [T, H, W] if scores are kept.
+
+        Raises:
+            VocabularyError: a record without classes, or with classes that cannot be used.
         """
         groups: dict[tuple[str, ...], list[int]] = {}
         for index, record in enumerate(batched_inputs):
@@ -181,28 +184,31 @@ class OpenVocabSegmenter(nn.Module):
             for r, i in zip(records, images, strict=True)
         ]
 
+        softmax = self.criterion.activation == "softmax"
         if self.window is not None:
             kernel = self.window.kernel
 
             def classify(windows: Tensor) -> Tensor:
                 logits = self.class_logits(windows, vocabulary).float()
                 logits = F.interpolate(logits, size=(kernel, kernel), mode="bilinear", align_corners=False)
-                return activate(logits, self.criterion.activation)
+                return logits if softmax else logits.sigmoid()
 
             scores = self.window(images, classify)
         else:
 
             def classify(image: Tensor) -> Tensor:
-                return activate(self.class_logits(image, vocabulary).float(), self.criterion.activation)
+                logits = self.class_logits(image, vocabulary).float()
+                return logits if softmax else logits.sigmoid()
 
             scores = whole_image_scores(images, sizes, classify, self.size_divisibility)
 
         results = []
         for score, size in zip(scores, sizes, strict=True):
-            labels, best = label_map(score, size)
+            labels, best = label_map(score, size, softmax=softmax)
             result = {"labels": labels, "scores": best}
             if self.keep_scores:
-                result["sem_seg"] = enlarge(score, size)
+                full = enlarge(score, size)
+                result["sem_seg"] = full.softmax(dim=0) if softmax else full
             results.append(result)
         return results
 
@@ -241,7 +247,13 @@ def _squash(images: Tensor, side: int) -> Tensor:
 
 def _class_strings(record: dict[str, Any]) -> tuple[str, ...]:
     if "vocabulary" in record:
-        return tuple(record["vocabulary"])
-    if "dataset" not in record:
-        raise KeyError("a record needs 'vocabulary' (class strings) or 'dataset' (a registered name).")
-    return tuple(MetadataCatalog.get(record["dataset"]).class_strings)
+        classes = record["vocabulary"]
+        if isinstance(classes, str):
+            raise VocabularyError(f"a record's 'vocabulary' must be a list of class strings, got {classes!r} alone.")
+        return tuple(classes)
+    name = record.get("dataset")
+    if name not in MetadataCatalog:
+        raise VocabularyError(
+            f"a record needs 'vocabulary' (class strings) or 'dataset' (a registered name); its 'dataset' is {name!r}."
+        )
+    return tuple(MetadataCatalog.get(name).class_strings)

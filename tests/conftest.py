@@ -18,6 +18,9 @@ from detectron2.config import CfgNode
 from ovrs.backbones import DinoPrior, OpenClipVLM, build_prior, build_vlm
 from ovrs.config import get_cfg
 
+# Tiny tensors gain nothing from threads and lose much where several processes share the cores.
+torch.set_num_threads(1)
+
 # A CLIP of 4 image blocks and 2 text blocks; the vocabulary is the tokenizer's.
 TINY_CLIP = {
     "embed_dim": 16,

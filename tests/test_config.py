@@ -87,7 +87,7 @@ def test_base_that_leads_back_is_refused(write, bases):
 
 def test_missing_base_names_both_files(write):
     path = write("_BASE_: nowhere.yaml")
-    with pytest.raises(ConfigError, match="nowhere.yaml does not exist.*model.yaml") as error:
+    with pytest.raises(ConfigError, match=r"nowhere.yaml does not exist.*model.yaml") as error:
         load_config(path)
     assert str(path.resolve()) in str(error.value)
 
@@ -149,7 +149,9 @@ def test_single_word_for_a_list_says_how_to_write_one(write):
 
 
 def test_value_for_a_group_lists_the_keys_of_the_group(write):
-    with pytest.raises(ConfigError, match=r"MODEL.LOSS is a group of keys, not a value; the group has NAME, IGNORE_MODE"):
+    with pytest.raises(
+        ConfigError, match=r"MODEL.LOSS is a group of keys, not a value; the group has NAME, IGNORE_MODE"
+    ):
         load_config(write("MODEL: {LOSS: bce}"))
 
 
@@ -168,7 +170,8 @@ def test_unsafe_tag_in_a_base_or_on_the_command_line_is_not_run(write, tmp_path)
     write(f"OUTPUT_DIR: {tag}", "base.yaml")
     with pytest.raises(ConfigError, match=r"base.yaml: only plain YAML"):
         load_config(write("_BASE_: base.yaml"))
-    assert load_config(write(""), ["OUTPUT_DIR", tag]).OUTPUT_DIR == tag
+    folder = load_config(write(""), ["OUTPUT_DIR", tag]).OUTPUT_DIR
+    assert folder == tag
     assert not victim.exists()
 
 
@@ -212,7 +215,8 @@ def test_overrides_come_after_the_file(write):
 
 @pytest.mark.parametrize("text", ["", "2024", "1e5", "run: two", "@home", "C:\\data sets", "[a"])
 def test_text_stays_text_where_the_key_holds_text(write, text):
-    assert load_config(write(""), ["OUTPUT_DIR", text]).OUTPUT_DIR == text
+    folder = load_config(write(""), ["OUTPUT_DIR", text]).OUTPUT_DIR
+    assert folder == text
 
 
 def test_overrides_without_a_value_are_refused(write):
@@ -235,15 +239,18 @@ def test_model_config_beside_the_file_is_found_from_anywhere(write, tmp_path, mo
     target.parent.mkdir(exist_ok=True)
     target.write_text("{}")
     monkeypatch.chdir(tmp_path)
-    assert load_config(path).MODEL.VLM.ARCH == str(target)
+    arch = load_config(path).MODEL.VLM.ARCH
+    assert arch == str(target)
 
 
 @pytest.mark.parametrize("value", ["ViT-L-14", "models/absent.json", ""])
 def test_model_name_or_path_elsewhere_is_kept(write, value):
-    assert load_config(write(f"MODEL: {{VLM: {{ARCH: '{value}'}}}}")).MODEL.VLM.ARCH == value
+    arch = load_config(write(f"MODEL: {{VLM: {{ARCH: '{value}'}}}}")).MODEL.VLM.ARCH
+    assert arch == value
 
 
 def test_model_config_of_a_base_is_looked_up_beside_the_base(write):
     (write("MODEL: {VLM: {ARCH: arch.json}}", "base.yaml").parent / "arch.json").write_text("{}")
     path = write("_BASE_: ../base.yaml", "inner/model.yaml")
-    assert load_config(path).MODEL.VLM.ARCH == str(path.parent / ".." / "arch.json")
+    arch = load_config(path).MODEL.VLM.ARCH
+    assert arch == str(path.parent / ".." / "arch.json")

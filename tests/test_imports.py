@@ -114,7 +114,9 @@ def test_module_neither_unpickles_nor_prints(name, tree):
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         where = f"{name}, line {node.lineno}: {call}"
         assert call not in ("print", "eval", "exec", "os.system"), where
-        assert call not in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"), f"{where}; yaml.safe_load is the safe one"
+        assert call not in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"), (
+            f"{where}; yaml.safe_load is the safe one"
+        )
         assert not call.startswith(("pickle.", "joblib.")), where
         if call == "torch.load":
             assert keywords.get("weights_only") == "True", f"{where} without weights_only=True runs pickled code"
@@ -132,4 +134,3 @@ def test_rooms_do_not_import_optional_packages_at_the_top():
             for found in imported(ast.Module([node], []))
         }
         assert not top & optional, f"{name} needs {top & optional} just to be imported"
-

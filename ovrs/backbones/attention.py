@@ -79,3 +79,15 @@ def split_fused_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             result[name] = tensor
     return result
+
+
+def fuse_split_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo :func:`split_fused_attention`."""
+    result = {}
+    for name, tensor in state.items():
+        stem = name.removesuffix("q_proj_weight")
+        if stem != name:
+            result[f"{stem}in_proj_weight"] = torch.cat([state[f"{stem}{part}_proj_weight"] for part in "qkv"])
+        elif not name.endswith(("k_proj_weight", "v_proj_weight")):
+            result[name] = tensor
+    return result

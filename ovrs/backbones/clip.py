@@ -97,6 +97,7 @@ class OpenClipVLM(VLM):
             logger.info("VLM %s (%s): weights from %s", node.ARCH, activation, path)
         elif load_weights:
             logger.warning("VLM %s: image tower with random weights (MODEL.VLM.WEIGHTS is empty)", node.ARCH)
+        _settle_position_embedding(clip.visual, node.POSITION_EMBEDDING, node.INPUT_SIZE)
         return {
             "clip": clip,
             "tokenizer": tokenizer,
@@ -290,6 +291,21 @@ class StrictTokenizer:
         if isinstance(self._tokenizer, HFTokenizer):
             return len(self._tokenizer.tokenizer(text).input_ids)
         return len(self._tokenizer.encode(text)) + 2
+
+
+def _settle_position_embedding(visual: VisionTransformer, rule: str, input_size: int) -> None:
+    """Resize the position embedding to the input's grid for good, where the configuration wants it (PEA)."""
+    if rule not in ("runtime", "adapted"):
+        raise WeightsError(f"MODEL.VLM.POSITION_EMBEDDING must be 'runtime' or 'adapted', got {rule!r}.")
+    if rule == "runtime":
+        return
+    if not input_size:
+        raise WeightsError(
+            "MODEL.VLM.POSITION_EMBEDDING 'adapted' needs one input size; set MODEL.VLM.INPUT_SIZE, or use 'runtime'."
+        )
+    side = input_size // visual.conv1.kernel_size[0]
+    adapted = adapt_position_embedding(visual.positional_embedding.detach(), (side, side))
+    visual.positional_embedding = nn.Parameter(adapted.clone())
 
 
 def _load_clip_file(clip: nn.Module, path: Path, arch: str) -> None:

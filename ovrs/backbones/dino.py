@@ -154,14 +154,12 @@ def _create(arch: str, options: Sequence[Any], pretrained: bool) -> nn.Module:
         raise WeightsError(f"MODEL.PRIOR.ARCH: timm knows no model {arch!r}; its DINO models are {near}.")
     try:
         vit = timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **keywords)
-    except TypeError as error:
-        raise WeightsError(
-            f"timm cannot build MODEL.PRIOR.ARCH {arch!r} with MODEL.PRIOR.ARCH_OPTIONS {keywords}: {error}. Priors are "
-            "ViTs; correct one of the two keys."
-        ) from error
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
+    except (TypeError, OSError, RuntimeError) as error:
+        if not pretrained or isinstance(error, TypeError):
+            raise WeightsError(
+                f"timm cannot build MODEL.PRIOR.ARCH {arch!r} with MODEL.PRIOR.ARCH_OPTIONS {keywords}: {error}. "
+                "Priors are ViTs; correct one of the two keys."
+            ) from error
         hub = next(entry.source for entry in CATALOGUE.values() if entry.arch == arch and entry.timm)
         raise WeightsError(
             f"MODEL.PRIOR.WEIGHTS: downloading {arch} from {hub} failed ({error}). Fetch the file elsewhere and set "

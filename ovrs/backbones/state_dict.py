@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _WRAPPERS = ("state_dict", "model", "teacher", "model_state_dict")
 _PREFIXES = ("module.", "backbone.")
+_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _SHOWN = 8
 
 
@@ -36,10 +40,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a weights file, whatever it wraps them in.
 
     Understood: safetensors; PyTorch files (a plain state dict, or one under ``state_dict``, ``model`` or
-    ``teacher``, as training scripts and DINO write them); TorchScript archives (OpenAI's CLIP files).
+    ``teacher``, as training scripts and DINO write them); TorchScript archives (OpenAI's CLIP files); mmengine
+    checkpoints; a zip archive with one such file inside.
     Prefixes ``module.`` and ``backbone.`` are removed. No pickled code is ever run: PyTorch files are
     read with ``weights_only``, and of all classes only ``argparse.Namespace`` (plain data that DINO
-    stores) is let in.
+    stores) is let in; the log buffers of mmengine checkpoints are replaced by objects that do nothing.
 
     Raises:
         WeightsError: the file does not exist, is damaged, contains code, or holds no tensors.
@@ -66,14 +71,9 @@ def read_checkpoint(path: Path) -> dict:
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist; give the path of a local file or a catalogue name.")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        if _is_torchscript(path):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
+    except WeightsError:
+        raise
     except Exception as error:  # the libraries raise a dozen kinds, from EOFError to SafetensorError
         raise WeightsError(
             f"{path} cannot be read as safetensors, PyTorch or TorchScript weights: it is damaged, or it contains "
@@ -84,11 +84,62 @@ def read_checkpoint(path: Path) -> dict:
     return content
 
 
-def _is_torchscript(path: Path) -> bool:
+def _read(path: Path) -> Any:
+    """Read a file by what is in it, whatever it is called."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    members = _members(path)
+    if any(name.endswith("/constants.pkl") for name in members):  # TorchScript
+        return dict(torch.jit.load(path, map_location="cpu").state_dict())
+    pickled = next((name for name in members if name.endswith("/data.pkl")), None)
+    if members and pickled is None:
+        return _read_packed(path, members)
+    known = [argparse.Namespace, *(_mmengine_objects(path, pickled) if pickled else ())]
+    with torch.serialization.safe_globals(known):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _members(path: Path) -> list[str]:
     if not zipfile.is_zipfile(path):
-        return False
+        return []
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return archive.namelist()
+
+
+class _Inert:
+    """Stands for an object that is not wanted: takes any arguments and any state, and does nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _mmengine_objects(path: Path, pickled: str) -> list[tuple[type, str]]:
+    """Return what to put in the place of the live objects (log buffers) that mmengine stores beside the weights.
+
+    Because of them PyTorch refuses the checkpoint as a whole; the tensors need none of them.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if b"mmengine." not in archive.read(pickled):
+            return []
+    return [(_Inert, name) for name in torch.serialization.get_unsafe_globals_in_checkpoint(str(path))]
+
+
+def _read_packed(path: Path, members: list[str]) -> dict:
+    """Read the one weights file inside an ordinary zip archive."""
+    inner = [name for name in members if name.endswith(_ENDINGS) and not name.startswith("__MACOSX/")]
+    if len(inner) != 1:
+        found = f"holds {len(inner)} weights files, {inner[:_SHOWN]}" if inner else "is a zip without a weights file"
+        raise WeightsError(f"{path} {found}; unpack it and give the path of the one you want.")
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+        unpacked = Path(folder, "weights").with_suffix(Path(inner[0]).suffix)
+        with archive.open(inner[0]) as source, open(unpacked, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 22)
+        return read_checkpoint(unpacked)
 
 
 def load_strictly(

@@ -25,8 +25,6 @@ from ovrs.structures import IGNORE_LABEL
 
 Pair = tuple[np.ndarray, np.ndarray]
 
-IMAGE_PADDING = 128  # close to the pixel mean, so padding is almost zero after normalisation
-
 _CROP_REDRAWS = 10
 _FLIPS = {"none": (), "horizontal": (1,), "vertical": (0,), "both": (1, 0)}  # array axes
 
@@ -66,7 +64,7 @@ def build_augmentations(cfg: CfgNode) -> tuple[Augmentation, ...]:
     if node.RANDOM_ROTATE90:
         steps.append(RandomQuarterTurn())
     if node.PAD_TO:
-        steps.append(Pad(node.PAD_TO))
+        steps.append(Pad(node.PAD_TO, tuple(node.PAD_VALUE)))
     return tuple(steps)
 
 
@@ -237,14 +235,21 @@ class RandomQuarterTurn:
 
 @dataclass(frozen=True)
 class Pad:
-    """Pad on the right and at the bottom to at least ``side`` x ``side``; padded labels are ignored."""
+    """Pad on the right and at the bottom to at least ``side`` x ``side``; padded labels are ignored.
+
+    Attributes:
+        side: in pixels.
+        colour: of the padding; the default is close to the pixel mean, so almost zero after normalisation.
+    """
 
     side: int
+    colour: tuple[int, ...] = (128, 128, 128)
 
     def __call__(self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
         """Pad both; draws nothing."""
-        margins = [(0, max(0, self.side - length)) for length in labels.shape]
-        return (
-            np.pad(image, [*margins, (0, 0)], constant_values=IMAGE_PADDING),
-            np.pad(labels, margins, constant_values=IGNORE_LABEL),
-        )
+        height, width = labels.shape
+        shape = max(height, self.side), max(width, self.side)
+        padded_image = np.full((*shape, 3), self.colour, np.uint8)
+        padded_labels = np.full(shape, IGNORE_LABEL, np.uint8)
+        padded_image[:height, :width], padded_labels[:height, :width] = image, labels
+        return padded_image, padded_labels

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,7 +22,10 @@ from ovrs.data.errors import DataError
 from ovrs.data.mapper import SegmentationMapper
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_size
+from ovrs.files import replacing
 
+SUBSET_NAME = "training_subset.txt"
+_SUBSET_SEED = 0  # not the run's: runs with other seeds see the same images
 # Independent streams of random numbers from one seed.
 _ORDER_STREAM, _SAMPLE_STREAM = 0, 1
 
@@ -31,7 +35,8 @@ _logger = logging.getLogger(__name__)
 def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None = None) -> DataLoader:
     """Build the endless training loader.
 
-    All records of ``DATASETS.TRAIN`` are shuffled together, anew in every epoch. Resuming with
+    All records of ``DATASETS.TRAIN``, or a fixed ``DATASETS.TRAIN_FRACTION`` of each set (then listed in
+    ``training_subset.txt`` of OUTPUT_DIR), are shuffled together, anew in every epoch. Resuming with
     ``start_iteration`` k gives exactly the batches that an uninterrupted run gives from k on, with any
     number of workers; without aspect-ratio grouping, all processes together also see the same samples
     per iteration for any number of processes.
@@ -45,7 +50,7 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
         A loader of lists of samples, see :class:`SegmentationMapper`; this process's share of each batch.
 
     Raises:
-        ConfigError: no training set, no seed, or a batch size that the processes cannot share.
+        ConfigError: no training set, no seed, a fraction outside 0..1, or a batch size that the processes cannot share.
         DataError: a data set that cannot be found or paired, or has no labels.
     """
     if not cfg.DATASETS.TRAIN:
@@ -60,7 +65,11 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
         raise ConfigError(f"SOLVER.IMS_PER_BATCH is {total}; it must be a multiple of the {world_size} processes.")
 
     names = resolve_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
-    records = [record for name in names for record in DatasetCatalog.get(name)]
+    fraction = cfg.DATASETS.TRAIN_FRACTION
+    records = [record for name in names for record in draw_fraction(DatasetCatalog.get(name), fraction)]
+    if fraction < 1 and comm.is_main_process():
+        with replacing(Path(cfg.OUTPUT_DIR, SUBSET_NAME)) as temporary:
+            temporary.write_text("".join(f"{record['file_name']}\n" for record in records), encoding="utf-8")
     for record in records:
         if "sem_seg_file_name" not in record:
             raise DataError(f"data set {record['dataset']} has no labels; DATASETS.TRAIN needs a split with labels.")
@@ -78,6 +87,19 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
     )
     mapper = SegmentationMapper(cfg, True, dataset_names=names)
     return _build(cfg, _TrainingSamples(stored, mapper, seed), batch_sampler=batches)
+
+
+def draw_fraction(records: Sequence[Record], fraction: float) -> list[Record]:
+    """Return a share of the records, in their order: always the same ones, and a larger share contains a smaller.
+
+    Raises:
+        ConfigError: ``fraction``, the value of ``DATASETS.TRAIN_FRACTION``, is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"DATASETS.TRAIN_FRACTION must be above 0 and at most 1, got {fraction}.")
+    order = np.random.default_rng(_SUBSET_SEED).permutation(len(records))
+    kept = order[: max(round(fraction * len(records)), 1)]
+    return [records[index] for index in sorted(kept)]
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

@@ -1,8 +1,21 @@
-"""Training, evaluation and checkpoints."""
+"""Training, evaluation, checkpoints, and measuring a model's size and speed."""
 
 from ovrs.engine.checkpoint import CheckpointStore, load_weights
+from ovrs.engine.errors import USER_ERRORS, TrainingDiverged, readable_errors
 from ovrs.engine.setup import build_model, launch_processes, prepare_run
-from ovrs.engine.testing import evaluate
+from ovrs.engine.testing import check_test_sets, evaluate
 from ovrs.engine.trainer import Trainer
 
-__all__ = ["CheckpointStore", "Trainer", "build_model", "evaluate", "launch_processes", "load_weights", "prepare_run"]
+__all__ = [
+    "USER_ERRORS",
+    "CheckpointStore",
+    "Trainer",
+    "TrainingDiverged",
+    "build_model",
+    "check_test_sets",
+    "evaluate",
+    "launch_processes",
+    "load_weights",
+    "prepare_run",
+    "readable_errors",
+]

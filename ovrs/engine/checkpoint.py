@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ovrs.backbones.state_dict import load_strictly, read_checkpoint, read_state_dict, sha256_of_file
+from ovrs.backbones.state_dict import WeightsError, load_strictly, read_checkpoint, read_state_dict, sha256_of_file
 from ovrs.files import replacing
 from ovrs.interop import from_any_layout
 
 logger = logging.getLogger(__name__)
 
 _POINTER = "last_checkpoint"
+OTHER_CONFIG = "The checkpoint belongs to another configuration: use the config file that it was trained with."
+# What a training checkpoint holds.
+STATE = ("model", "optimizer", "scaler", "iteration", "seed")
 
 
 def load_weights(model: nn.Module, path: str | Path) -> str:
@@ -30,9 +33,7 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     Raises:
         WeightsError: missing or damaged file, or one of another architecture.
     """
-    state = from_any_layout(read_state_dict(path))
-    remedy = "The checkpoint belongs to another configuration: use the config file that it was trained with."
-    load_strictly(model, state, str(path), remedy=remedy)
+    load_strictly(model, from_any_layout(read_state_dict(path)), str(path), remedy=OTHER_CONFIG)
     logger.info("Weights loaded from %s.", path)
     return sha256_of_file(path)
 
@@ -55,11 +56,10 @@ class CheckpointStore:
         """
         path = self.folder / f"{name}.pth"
         try:
-            with replacing(path) as temporary:
-                with open(temporary, "wb") as stream:
-                    torch.save(content, stream)
-                    stream.flush()
-                    os.fsync(stream.fileno())
+            with replacing(path) as temporary, open(temporary, "wb") as stream:
+                torch.save(content, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
             with replacing(self.folder / _POINTER) as temporary:
                 temporary.write_text(path.name, encoding="utf-8")
         except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
@@ -70,17 +70,35 @@ class CheckpointStore:
         return path
 
     def last(self) -> Path | None:
-        """Return the newest checkpoint, or ``None``."""
+        """Return the newest checkpoint, or ``None`` before the first.
+
+        Raises:
+            WeightsError: ``last_checkpoint`` names a file that does not exist.
+        """
         pointer = self.folder / _POINTER
         if not pointer.is_file():
             return None
-        path = self.folder / pointer.read_text(encoding="utf-8").strip()
-        return path if path.is_file() else None
+        name = pointer.read_text(encoding="utf-8").strip()
+        path = self.folder / name
+        if not path.is_file():
+            raise WeightsError(
+                f"{pointer} names the checkpoint {name!r}, which does not exist: write the name of another checkpoint "
+                "of that folder into it, or delete it to start anew."
+            )
+        return path
 
     def load(self, path: Path) -> dict[str, Any]:
         """Read a checkpoint that ``save`` wrote.
 
         Raises:
-            WeightsError: damaged, or not a training checkpoint.
+            WeightsError: damaged, or not a training checkpoint; the message says how to go on.
         """
-        return read_checkpoint(path)
+        remedy = f"To go on from an earlier checkpoint, write its name into {self.folder / _POINTER}."
+        try:
+            content = read_checkpoint(path)
+        except WeightsError as error:
+            raise WeightsError(f"{error} {remedy}") from error
+        missing = [key for key in STATE if key not in content]
+        if missing:
+            raise WeightsError(f"{path} is no training checkpoint: it lacks {', '.join(missing)}. {remedy}")
+        return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -11,11 +12,25 @@ from detectron2.utils import comm
 from torch import nn
 
 from ovrs.config import ConfigError
-from ovrs.data import build_test_loader, resolve_datasets
+from ovrs.data import DataError, build_test_loader, resolve_datasets
 from ovrs.evaluation import Report, SegmentationEvaluator, describe_protocol, evaluate_dataset
 from ovrs.segmenter import OpenVocabSegmenter
 
 logger = logging.getLogger(__name__)
+
+
+def check_test_sets(cfg: CfgNode) -> None:
+    """Find the files of every set of ``DATASETS.TEST`` before training, not hours later.
+
+    Raises:
+        DataError: a set that cannot be found or paired, or has no labels.
+        EvaluationError: unknown ``TEST.MIOU_RULE``.
+    """
+    for name in resolve_datasets(cfg.DATASETS.TEST, cfg.DATASETS.ROOT):
+        build_test_loader(cfg, name)
+        SegmentationEvaluator(name, cfg.TEST.MIOU_RULE)
+        if not MetadataCatalog.get(name).sem_seg_root:
+            raise DataError(f"data set {name} has no labels; DATASETS.TEST needs a split with labels.")
 
 
 def evaluate(
@@ -32,12 +47,13 @@ def evaluate(
         weights_sha256: of the file the model was loaded from; ``None`` while it is being trained.
 
     Raises:
-        ConfigError: no test set.
+        ConfigError: no test set, or an unknown ``TEST.AVERAGE``.
     """
     if not cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST is empty; name at least one data set, or the path of a data card.")
-    report = Report()
-    for name in resolve_datasets(cfg.DATASETS.TEST, cfg.DATASETS.ROOT):
+    names = resolve_datasets(cfg.DATASETS.TEST, cfg.DATASETS.ROOT)
+    report = Report(left_out_of_average=_left_out_of_average(cfg, names))
+    for name in names:
         evaluator = SegmentationEvaluator(name, cfg.TEST.MIOU_RULE)
         vocabulary = model.vocabulary(MetadataCatalog.get(name).class_strings)
         results = evaluate_dataset(model, build_test_loader(cfg, name), evaluator)
@@ -46,3 +62,14 @@ def evaluate(
         report.write(folder)
         logger.info("Results (%s):\n%s", Path(folder, "report.md"), report.table())
     return report
+
+
+def _left_out_of_average(cfg: CfgNode, names: Sequence[str]) -> list[str]:
+    """Return the test sets that are listed but do not count in the average."""
+    if cfg.TEST.AVERAGE not in ("all", "unseen"):
+        raise ConfigError(f"TEST.AVERAGE must be 'all' or 'unseen', got {cfg.TEST.AVERAGE!r}.")
+    if cfg.TEST.AVERAGE == "all":
+        return []
+    trained = resolve_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
+    cards = {MetadataCatalog.get(name).card.path for name in trained}
+    return [name for name in names if MetadataCatalog.get(name).card.path in cards]

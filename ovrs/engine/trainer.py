@@ -17,8 +17,11 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ovrs.backbones import WeightsError
+from ovrs.backbones.state_dict import load_strictly
 from ovrs.data import build_train_loader
-from ovrs.engine.checkpoint import CheckpointStore, load_weights
+from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights
+from ovrs.engine.errors import TrainingDiverged
 from ovrs.engine.optimizer import build_optimizer, gradient_clipper, learning_rate_factor
 from ovrs.engine.setup import build_model
 from ovrs.engine.testing import evaluate
@@ -27,10 +30,6 @@ from ovrs.files import replacing
 logger = logging.getLogger(__name__)
 
 _METRICS = "metrics.json"
-
-
-class TrainingDiverged(FloatingPointError):
-    """The loss is no longer a finite number."""
 
 
 class Trainer(TrainerBase):
@@ -53,7 +52,7 @@ class Trainer(TrainerBase):
         last = self.store.last() if resume else None
         self.seed = _common_seed(cfg)
         torch.manual_seed(self.seed)
-        self.model = build_model(_without_tower_weights(cfg) if last else cfg)
+        self.model = build_model(cfg, load_towers=not last)
         self.optimizer = build_optimizer(self.model, cfg)
         self.scaler = torch.amp.GradScaler("cuda", enabled=_needs_scaling(cfg))
         self.factor, self.clip = learning_rate_factor(cfg), gradient_clipper(cfg)
@@ -64,6 +63,8 @@ class Trainer(TrainerBase):
             load_weights(self.model, cfg.MODEL.WEIGHTS)
         if resume and not last:
             logger.info("--resume: no checkpoint in %s yet, starting at iteration 0.", cfg.OUTPUT_DIR)
+        if comm.is_main_process():
+            _drop_metrics_from(Path(cfg.OUTPUT_DIR, _METRICS), self.start_iter)
 
         self._replica = _distributed(self.model)
         self._base_rates = [group["base_lr"] for group in self.optimizer.param_groups]
@@ -82,7 +83,7 @@ class Trainer(TrainerBase):
         """Do one iteration.
 
         Raises:
-            TrainingDiverged: the loss is NaN or infinite; nothing was updated.
+            TrainingDiverged: the loss or the gradient is NaN or infinite; nothing was updated.
         """
         start = time.perf_counter()
         batch = next(self._batches)
@@ -96,17 +97,20 @@ class Trainer(TrainerBase):
         losses = self._replica(batch)
         total = sum(losses.values())
         if not torch.isfinite(total):
-            raise TrainingDiverged(self._divergence(losses, batch))
+            raise self._divergence("loss", total, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
-        self.clip(parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        norm = self.clip(parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        # The scaler of fp16 expects infinite gradients now and then, and skips their step.
+        if norm is not None and not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise self._divergence("norm of the gradient", norm, batch)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._record(losses, waited)
 
     def save(self, name: str) -> None:
-        """Write a checkpoint of the state after the current iteration (main process only)."""
+        """Write a checkpoint of the state after the current iteration; all processes call it together."""
         if comm.is_main_process():
             self.store.save(
                 name,
@@ -118,32 +122,41 @@ class Trainer(TrainerBase):
                     "seed": self.seed,
                 },
             )
+        comm.synchronize()  # no process looks for the file before it is there
 
     # ------------------------------------------------------------------ parts
 
     def _restore(self, path: Path) -> None:
         checkpoint = self.store.load(path)
-        self.model.load_state_dict(checkpoint["model"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        load_strictly(self.model, checkpoint["model"], str(path), remedy=OTHER_CONFIG)
+        # Rates and decays are the configuration's, so that changing them on the way has an effect.
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        try:
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+        except (KeyError, ValueError) as error:
+            raise WeightsError(f"{path}: its optimizer state does not fit ({error}). {OTHER_CONFIG}") from error
+        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(setting)
         self.scaler.load_state_dict(checkpoint["scaler"])
         self.start_iter, self.seed = checkpoint["iteration"], checkpoint["seed"]
-        if comm.is_main_process():
-            _drop_metrics_from(Path(self.cfg.OUTPUT_DIR, _METRICS), self.start_iter)
         logger.info("Resuming from %s at iteration %d of %d.", path, self.start_iter, self.max_iter)
 
     def _build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
-        parts: list[HookBase] = [hooks.IterationTimer(), _SaveCheckpoints(cfg.SOLVER.CHECKPOINT_PERIOD)]
+        parts: list[HookBase] = [hooks.IterationTimer()]
         if cfg.DATASETS.TEST and cfg.TEST.EVAL_PERIOD:
             parts.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, eval_after_train=False))
         if comm.is_main_process():
+            Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
             writers = [
                 CommonMetricPrinter(self.max_iter),
                 JSONWriter(str(Path(cfg.OUTPUT_DIR, _METRICS))),
                 TensorboardXWriter(cfg.OUTPUT_DIR),
             ]
             parts.append(hooks.PeriodicWriter(writers, period=20))
-        return parts
+        # Last: a checkpoint vouches for everything before it, so that a run killed while it evaluates or writes
+        # does this again.
+        return [*parts, _SaveCheckpoints(cfg.SOLVER.CHECKPOINT_PERIOD)]
 
     def _evaluate(self) -> dict[str, float]:
         folder = Path(self.cfg.OUTPUT_DIR, f"evaluation_{self.iter + 1:07d}")
@@ -157,14 +170,12 @@ class Trainer(TrainerBase):
             self.storage.put_scalar("data_time", waited)
             self.storage.put_scalar("lr", max(g["lr"] for g in self.optimizer.param_groups), smoothing_hint=False)
 
-    def _divergence(self, losses: dict[str, Tensor], batch: list[dict[str, Any]]) -> str:
-        last = self.store.last()
-        files = ", ".join(str(record.get("file_name", "?")) for record in batch)
-        values = {name: loss.item() for name, loss in losses.items()}
-        return (
-            f"iteration {self.iter}: the loss is {values}; nothing was updated. Images of the batch: {files}. "
-            f"Newest checkpoint: {last or 'none'}. Lower SOLVER.BASE_LR, use fp32 (MODEL.PRECISION), or look at these "
-            "images; then go on with --resume."
+    def _divergence(self, quantity: str, value: Tensor, batch: list[dict[str, Any]]) -> TrainingDiverged:
+        files = ", ".join(str(record["file_name"]) for record in batch)
+        return TrainingDiverged(
+            f"iteration {self.iter}: the {quantity} is {value.item()}; nothing was updated. Images of the batch: "
+            f"{files}. Newest checkpoint: {self.store.last() or 'none'}. Lower SOLVER.BASE_LR, use fp32 "
+            "(MODEL.PRECISION), or look at these images; then go on with --resume."
         )
 
 
@@ -213,15 +224,6 @@ def _mix(seed: int, iteration: int, rank: int) -> int:
 def _needs_scaling(cfg: CfgNode) -> bool:
     precision = cfg.MODEL.PRECISION
     return "fp16" in (precision.TOWERS, precision.HEAD) and cfg.MODEL.DEVICE.startswith("cuda")
-
-
-def _without_tower_weights(cfg: CfgNode) -> CfgNode:
-    """A checkpoint will fill the towers, so nothing has to be fetched for them."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.WEIGHTS = "checkpoint"
-    cfg.freeze()
-    return cfg
 
 
 def _drop_metrics_from(path: Path, iteration: int) -> None:

@@ -2,5 +2,6 @@
 
 from ovrs.heads.base import Head, build_head
 from ovrs.heads.gsnet import GSNetHead
+from ovrs.heads.hg_rsovsseg import HGRSOVSSegHead
 
-__all__ = ["GSNetHead", "Head", "build_head"]
+__all__ = ["GSNetHead", "HGRSOVSSegHead", "Head", "build_head"]

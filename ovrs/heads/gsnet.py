@@ -104,10 +104,28 @@ class GSNetHead(Head):
         super().__init__()
         levels = len(decoder_dims)
         uses_prior = use_prior_cost or use_prior_taps
-        _check(vlm, prior, uses_prior, use_vlm_cost or use_prior_cost, fusion)
+        _require(
+            use_vlm_cost or use_prior_cost, "USE_VLM_COST and USE_PRIOR_COST are both off; at least one cost is needed."
+        )
+        _require(
+            prior is not None or not uses_prior,
+            "USE_PRIOR_COST or USE_PRIOR_TAPS is on, but MODEL.PRIOR.NAME is empty: name a prior, or turn both off.",
+        )
+        _require(fusion in _FUSIONS, f"FUSION must be one of {', '.join(_FUSIONS)}, got {fusion!r}.")
         for name, values in (("TAP_DIMS", tap_dims), ("TAP_PROJ_DIMS", tap_proj_dims)):
-            if len(values) != levels:
-                raise ValueError(f"MODEL.GSNET.{name} must have one value per decoder level ({levels}), got {values}.")
+            _require(
+                len(values) == levels, f"{name} must have one value per decoder level ({levels}), got {list(values)}."
+            )
+        for name, value in (
+            ("NUM_HEADS", num_heads),
+            ("WINDOW_SIZE", window_size),
+            ("POOLING_TRAIN", pooling_train),
+            ("POOLING_TEST", pooling_test),
+        ):
+            _require(value >= 1, f"{name} must be at least 1, got {value}.")
+        _require(
+            hidden_dim % num_heads == 0, f"HIDDEN_DIM ({hidden_dim}) must be a multiple of NUM_HEADS ({num_heads})."
+        )
         self.use_vlm_cost, self.use_prior_cost = use_vlm_cost, use_prior_cost
         self.mean_prompts = not prompts
         self.pooling_train, self.pooling_test, self.class_chunk = pooling_train, pooling_test, class_chunk
@@ -149,6 +167,11 @@ class GSNetHead(Head):
         for level, out in enumerate(decoder_dims):
             guidance = [tap_proj_dims[level]] * (use_vlm_taps + use_prior_taps)
             up = width - (tap_proj_dims[level] if use_vlm_taps else 0)
+            _require(
+                up > 0,
+                f"TAP_PROJ_DIMS {list(tap_proj_dims)} must stay below the widths that enter the decoder levels: "
+                f"HIDDEN_DIM {hidden_dim}, then DECODER_DIMS {list(decoder_dims)}.",
+            )
             self.decoder.append(GuidedUpsampling(width, up, guidance, out))
             width = out
         self.predictor = nn.Conv2d(width, 1, 3, padding=1)
@@ -159,8 +182,10 @@ class GSNetHead(Head):
     def from_config(cls, cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None) -> dict[str, Any]:
         """Read ``MODEL.GSNET``."""
         node = cfg.MODEL.GSNET
-        if node.PROMPT_FUSION not in ("mean", "channels"):
-            raise ValueError(f"MODEL.GSNET.PROMPT_FUSION must be 'mean' or 'channels', got {node.PROMPT_FUSION!r}.")
+        _require(
+            node.PROMPT_FUSION in ("mean", "channels"),
+            f"PROMPT_FUSION must be 'mean' or 'channels', got {node.PROMPT_FUSION!r}.",
+        )
         templates = len(Vocabulary.templates_of(cfg))
         return {
             "vlm": vlm,
@@ -234,30 +259,23 @@ class GSNetHead(Head):
         return self.predictor(x.flatten(0, 1)).squeeze(1).unflatten(0, x.shape[:2])
 
 
-def _check(vlm: TowerSpec, prior: TowerSpec | None, uses_prior: bool, any_cost: bool, fusion: str) -> None:
-    if not any_cost:
-        raise ValueError("MODEL.GSNET: USE_VLM_COST and USE_PRIOR_COST are both off; at least one cost is needed.")
-    if fusion not in _FUSIONS:
-        raise ValueError(f"MODEL.GSNET.FUSION must be one of {', '.join(_FUSIONS)}, got {fusion!r}.")
-    if uses_prior and prior is None:
-        raise ValueError(
-            "MODEL.GSNET uses the prior, but MODEL.PRIOR.NAME is empty: name one, or turn USE_PRIOR_COST and "
-            "USE_PRIOR_TAPS off."
-        )
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(f"MODEL.GSNET.{message}")
 
 
 def _grid_ratio(vlm: TowerSpec, prior: TowerSpec) -> Fraction:
     """Return how many prior cells lie along the side of one VLM cell."""
     if bool(vlm.input_size) != bool(prior.input_size):
         raise ValueError("MODEL.VLM.INPUT_SIZE and MODEL.PRIOR.INPUT_SIZE must both be set or both be 0.")
-    if not vlm.input_size:
-        return Fraction(vlm.patch_size, prior.patch_size)
-    grids = vlm.input_size // vlm.patch_size, prior.input_size // prior.patch_size
-    ratio = Fraction(grids[1], grids[0])
+    if vlm.input_size:
+        ratio = Fraction(prior.input_size // prior.patch_size, vlm.input_size // vlm.patch_size)
+    else:
+        ratio = Fraction(vlm.patch_size, prior.patch_size)
     if 1 not in (ratio.numerator, ratio.denominator):
         raise ValueError(
-            f"the towers' grids do not match: MODEL.VLM.INPUT_SIZE {vlm.input_size} with patch {vlm.patch_size} gives "
-            f"{grids[0]} cells, MODEL.PRIOR.INPUT_SIZE {prior.input_size} with patch {prior.patch_size} gives "
-            f"{grids[1]}; one must be a whole multiple of the other."
+            f"the towers' grids do not match: MODEL.VLM.INPUT_SIZE {vlm.input_size} with patch {vlm.patch_size} and "
+            f"MODEL.PRIOR.INPUT_SIZE {prior.input_size} with patch {prior.patch_size} give {ratio} prior cells per VLM "
+            "cell; one grid must be a whole multiple of the other."
         )
     return ratio

@@ -73,11 +73,11 @@ class SlidingWindow:
         results = []
         for image, total, count, view in zip(images, sums, counts, views, strict=True):
             scores = total.div_(count)
+            if not self.canvas:  # small images were padded to one window; their view was not
+                scores = scores[:, : image.shape[-2], : image.shape[-1]]
             if view is not None:
                 whole = F.interpolate(view[None], size=scores.shape[-2:], mode="bilinear", align_corners=False)[0]
                 scores = scores.add_(whole).div_(2)
-            if not self.canvas:  # small images were padded to one window
-                scores = scores[:, : image.shape[-2], : image.shape[-1]]
             results.append(scores)
         return results
 

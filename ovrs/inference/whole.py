@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ovrs.inference.labels import enlarge
@@ -26,12 +27,10 @@ def whole_image_scores(
     Returns:
         Per image the scores [T, height, width].
     """
-    from torch.nn.functional import pad
-
     results = []
     for image, (height, width) in zip(images, sizes, strict=True):
         own_height, own_width = image.shape[-2:]
-        padded = pad(image, (0, -own_width % divisor, 0, -own_height % divisor))
+        padded = F.pad(image, (0, -own_width % divisor, 0, -own_height % divisor))
         full = (
             round(height * padded.shape[-2] / own_height),
             round(width * padded.shape[-1] / own_width),

@@ -6,13 +6,15 @@ map is one to one (buffers that follow from the geometry are dropped), so weight
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from ovrs.backbones.attention import split_fused_attention
+from ovrs.backbones.attention import fuse_split_attention, split_fused_attention
 from ovrs.backbones.state_dict import WeightsError
 
 
@@ -26,6 +28,8 @@ class Layout:
         rules: (official, ours) name patterns, tried in order; one ``*`` each at most.
         dropped: patterns of official tensors that are recomputed, not stored.
         lifted: names (ours, last component) of vectors that the original stores as [1, 1, C].
+        unread: scalars of ours that the original does not have and nothing reads, with their values.
+        fused_attention: whether the original keeps query, key and value weights in one tensor.
     """
 
     name: str
@@ -33,6 +37,8 @@ class Layout:
     rules: tuple[tuple[str, str], ...]
     dropped: tuple[str, ...] = ()
     lifted: tuple[str, ...] = ()
+    unread: Mapping[str, float] = field(default_factory=dict)
+    fused_attention: bool = False
 
     def to_ours(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename official tensors into this project's names.
@@ -45,7 +51,8 @@ class Layout:
         if None in renamed:
             unknown = [name for name in state if _rename(name, self.rules) is None]
             raise WeightsError(f"the {self.name} layout does not know {len(unknown)} tensors, such as {unknown[:5]}.")
-        return {n: t.flatten() if n.endswith(self.lifted) and self.lifted else t for n, t in renamed.items()}
+        ours = {n: t.flatten() if n.endswith(self.lifted) and self.lifted else t for n, t in renamed.items()}
+        return ours | {name: torch.tensor(value) for name, value in self.unread.items()}
 
     def to_official(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename this project's tensors into official names (dropped buffers are left out).
@@ -53,6 +60,9 @@ class Layout:
         Raises:
             WeightsError: tensors that the official model does not have.
         """
+        state = {name: tensor for name, tensor in state.items() if name not in self.unread}
+        if self.fused_attention:
+            state = fuse_split_attention(state)
         backwards = [(ours, official) for official, ours in self.rules]
         result = {}
         for name, tensor in state.items():
@@ -139,7 +149,30 @@ def _gsnet() -> Layout:
     )
 
 
-LAYOUTS = {layout.name: layout for layout in (_gsnet(),)}
+def _hg_rsovsseg() -> Layout:
+    """The layout of mmengine checkpoints, for any number of decoder levels."""
+    rules = [
+        ("image_encoder.visual.*", "vlm.clip.visual.*"),
+        ("text_encoder.*", "vlm.clip.*"),
+        ("neck.upsample.*", "head.guidance.*"),
+        ("decode_head.conv_seg.*", "head.predictor.*"),
+    ]
+    attention = {"vis_project": "visual", "f_query": "query", "f_key": "key", "f_value": "value", "W": "mix"}
+    attention["project_mm"] = "fuse"
+    decoder = {"up": "up", "conv1.conv": "conv1", "conv1.gn": "norm1", "conv2.conv": "conv2", "conv2.gn": "norm2"}
+    for leaf in ("weight", "bias"):
+        rules += [(f"decode_head.TA.*.{t}.0.{leaf}", f"head.attention.*.{o}.{leaf}") for t, o in attention.items()]
+        rules += [(f"decode_head.updecoder.*.{t}.{leaf}", f"head.decoder.*.{o}.{leaf}") for t, o in decoder.items()]
+    return Layout(
+        name="HG-RSOVSSeg",
+        marker="decode_head.conv_seg.weight",
+        rules=tuple(rules),
+        unread={"vlm.clip.logit_scale": math.log(100)},
+        fused_attention=True,
+    )
+
+
+LAYOUTS = {layout.name: layout for layout in (_gsnet(), _hg_rsovsseg())}
 
 
 def from_any_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:

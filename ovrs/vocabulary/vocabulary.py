@@ -48,8 +48,8 @@ class Vocabulary:
             templates: sentences with one ``{}``.
 
         Raises:
-            VocabularyError: too few classes, one that is no string, an empty or repeated name, no template, or a template
-                without exactly one ``{}``.
+            VocabularyError: too few classes, one that is no string, an empty or repeated name, no template, or
+                a template without exactly one ``{}``.
         """
         if isinstance(classes, str):
             raise VocabularyError(f"classes must be a list of strings, got the single string {classes!r}.")

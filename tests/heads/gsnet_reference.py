@@ -121,7 +121,7 @@ def _window_attention(attention: GuidedWindowAttention, x: Tensor, window: list[
 
 def naive_class_attention(attention: ClassAttention, x: Tensor, guidance: Tensor, pooling: int) -> Tensor:
     """Spec section 4.2, class part, with ``pad_to - T`` real padding tokens at every position."""
-    batch, classes, width, height, breadth = x.shape
+    batch, classes, _, height, breadth = x.shape
     pooled = F.avg_pool2d(x.flatten(0, 1), pooling) if pooling > 1 else x.flatten(0, 1)
     small = pooled.shape[-2:]
     tokens = pooled.unflatten(0, (batch, classes)).permute(0, 3, 4, 1, 2).flatten(0, 2)  # [B h w, T, C]

@@ -92,14 +92,16 @@ def test_decoder_stage_and_its_gradients_equal_concatenation(guidance_dims: tupl
     torch.testing.assert_close(fast, naive)
 
     target = torch.randn_like(fast)
-    gradients = [torch.autograd.grad((out * target).sum(), [*stage.parameters(), x, *guidance]) for out in (fast, naive)]
+    gradients = [
+        torch.autograd.grad((out * target).sum(), [*stage.parameters(), x, *guidance]) for out in (fast, naive)
+    ]
     for mine, expected in zip(*gradients, strict=True):
         assert expected.abs().max() > 0
         torch.testing.assert_close(mine, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_decoder_width_that_is_no_multiple_of_its_groups_is_refused():
-    with pytest.raises(ValueError, match="multiples of 16, got 24"):
+    with pytest.raises(ValueError, match="DECODER_DIMS must be multiples of 16, got 24"):
         GuidedUpsampling(24, 18, (), 24)
 
 

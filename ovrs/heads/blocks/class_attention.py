@@ -33,7 +33,7 @@ class ClassAttention(nn.Module):
     def __init__(self, width: int, heads: int, kind: Kind = "linear", pad_to: int = 256) -> None:
         super().__init__()
         if kind not in ("linear", "full"):
-            raise ValueError(f"class attention must be 'linear' or 'full', got {kind!r}.")
+            raise ValueError(f"CLASS_ATTENTION must be 'linear' or 'full', got {kind!r}.")
         self.heads, self.kind, self.pad_to = heads, kind, pad_to
         self.padding_tokens = nn.Parameter(torch.zeros(width))
         self.padding_guidance = nn.Parameter(torch.zeros(width))

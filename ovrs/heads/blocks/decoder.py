@@ -13,7 +13,7 @@ GROUP_WIDTH = 16  # channels per group of the decoders' GroupNorm
 
 
 # What a fine row takes from the coarse grid: [row of the pair, kernel row, half of the cell, tap of the 3x3 kernel].
-# Fine row 2y + r under tap d reads fine row 2y + r + d - 1, a half of cell y - 1 + r or y + r: the rows of the 2x2 kernel.
+# Fine row 2y + r under tap d reads a half of cell y - 1 + r or y + r, the two rows that the 2x2 kernel sees.
 _TAPS = torch.zeros(2, 2, 2, 3)
 for _row in range(2):
     for _tap in range(3):
@@ -44,7 +44,7 @@ class GuidedUpsampling(nn.Module):
     ) -> None:
         super().__init__()
         if out_dim % GROUP_WIDTH:
-            raise ValueError(f"decoder widths must be multiples of {GROUP_WIDTH}, got {out_dim}.")
+            raise ValueError(f"DECODER_DIMS must be multiples of {GROUP_WIDTH}, got {out_dim}.")
         self.up_dim, self.merge = up_dim, merge
         groups = out_dim // GROUP_WIDTH
         self.up = nn.ConvTranspose2d(in_dim, up_dim, kernel_size=2, stride=2)

@@ -11,12 +11,12 @@ from ovrs.heads.blocks.cost_volume import cosine_cost
 class ProductAggregation(nn.Module):
     """Channel by channel product of unit image features and unit embeddings: a cosine before its sum.
 
-    Entries are about 1 / C. Nothing rescales them, so they stay in fp32, whatever the head computes in.
+    Entries are about 1 / C, and nothing rescales them. They are not rounded to a shorter type here.
     """
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """[B, C, h, w] features of any length and [T, 1, C] unit embeddings -> F_a [B, T, C, h, w]."""
-        return F.normalize(image.float(), dim=1)[:, None] * text.float()[None, :, 0, :, None, None]
+        return F.normalize(image, dim=1)[:, None] * text[None, :, 0, :, None, None]
 
 
 class SimilarityAggregation(nn.Module):

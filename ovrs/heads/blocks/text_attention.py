@@ -60,7 +60,8 @@ class TextAttention(nn.Module):
         grid = image.shape[-2:]
         # In fp32: the variances of the second norm are near its epsilon, below what bf16 resolves.
         with torch.autocast(image.device.type, enabled=False):
-            pixels, words = image.float().flatten(2), text.float().T
+            dtype = self.query.weight.dtype
+            pixels, words = image.to(dtype).flatten(2), text.to(dtype).T
             query = F.instance_norm(self.query(pixels), eps=_EPS)
             weights = (self.key(words).T @ query).softmax(dim=1)
             weights = weights - weights.mean(dim=2, keepdim=True)

@@ -1,0 +1,47 @@
+"""The errors that the person at the keyboard can mend, and how scripts report them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ovrs.backbones import WeightsError
+from ovrs.config import ConfigError
+from ovrs.data import DataError
+from ovrs.evaluation import EvaluationError
+from ovrs.vocabulary import VocabularyError
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingDiverged(FloatingPointError):
+    """Loss or gradient is no longer a finite number."""
+
+
+# Their messages name the file or key and the remedy, so a traceback adds nothing.
+USER_ERRORS = (ConfigError, DataError, EvaluationError, VocabularyError, WeightsError, TrainingDiverged, OSError)
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """End the process with one message and exit code 1 on an error that its user can mend.
+
+    Other errors are bugs and keep their traceback.
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        message = _message(error)
+        logger.error(message)
+        sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def _message(error: Exception) -> str:
+    """Return what the error says; one from a loader's worker process carries that process's traceback in front."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    return text.rpartition(f"{type(error).__name__}: ")[2].strip()

@@ -1,0 +1,70 @@
+"""The stages of a segmenter, for whoever counts or times them, and records to run it on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+
+from ovrs.data.augmentation import resize_image, resized_shape
+from ovrs.data.synthetic import render_scene
+from ovrs.segmenter import OpenVocabSegmenter
+
+TEXT, VLM_IMAGE, PRIOR, HEAD, REST = "text", "VLM image", "prior", "head", "rest"
+STAGES = (TEXT, VLM_IMAGE, PRIOR, HEAD, REST)
+
+
+@contextmanager
+def around_stages(model: OpenVocabSegmenter, around: Callable[[str], AbstractContextManager]) -> Iterator[None]:
+    """Within the block, run every stage of ``model`` inside ``around(stage)``; ``REST`` is what is in none."""
+    methods = [(TEXT, model.vlm, "encode_text"), (VLM_IMAGE, model.vlm, "encode_image"), (HEAD, model.head, "forward")]
+    if model.prior is not None:
+        methods.append((PRIOR, model.prior, "forward"))
+    with ExitStack() as stack:
+        for stage, owner, name in methods:
+            stack.enter_context(mock.patch.object(owner, name, _within(getattr(owner, name), stage, around)))
+        yield
+
+
+def _within(function: Callable, stage: str, around: Callable[[str], AbstractContextManager]) -> Callable:
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with around(stage):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def example_records(cfg: CfgNode, count: int, size: tuple[int, int], classes: int) -> list[dict[str, Any]]:
+    """Draw aerial scenes and prepare them as evaluation does.
+
+    Args:
+        cfg: reads INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST.
+        count: number of records; equal calls draw equal scenes.
+        size: (height, width) of the files that they stand for, each at least 64.
+        classes: number of class strings.
+
+    Returns:
+        Records that the segmenter takes.
+    """
+    records = []
+    for index in range(count):
+        image, _ = render_scene(np.random.default_rng(index), max(size))
+        image = resize_image(
+            image[: size[0], : size[1]], *resized_shape(*size, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        )
+        records.append(
+            {
+                "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+                "vocabulary": [f"class {number}" for number in range(classes)],
+                "height": size[0],
+                "width": size[1],
+            }
+        )
+    return records

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+from ovrs.backbones import Dinov3Prior, WeightsError, build_prior
+from ovrs.config import get_cfg
+from ovrs.structures import FeatureRequest
+
+TINY_DINOV3 = ["depth", 3, "embed_dim", 32, "num_heads", 2, "img_size", 32]
+
+
+@pytest.fixture
+def tiny_dinov3(tiny_cfg):
+    tiny_cfg.MODEL.PRIOR.NAME = "Dinov3Prior"
+    tiny_cfg.MODEL.PRIOR.ARCH = "vit_small_patch16_dinov3"
+    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = list(TINY_DINOV3)
+    return build_prior(tiny_cfg)
+
+
+@pytest.fixture(params=["tiny_prior", "tiny_dinov3"])
+def prior(request):
+    return fill(request.getfixturevalue(request.param))
+
+
+def fill(prior):
+    """Give every tensor a say: at birth biases are zero, norms one and layer scales nearly zero."""
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return prior
+
+
+def as_map(tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+
+
+# ---------------------------------------------------------------------- features
+
+
+@torch.no_grad()
+def test_dense_map_is_timms_own_forward_at_the_native_size(prior):
+    image = torch.randn(2, 3, 32, 32)
+    cells = 32 // prior.spec.patch_size
+    tokens = prior.vit.forward_features(image)[:, prior.vit.num_prefix_tokens :]
+    found = prior(image, FeatureRequest()).dense
+    torch.testing.assert_close(found, as_map(tokens, cells, cells), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_block_outputs_are_normalised_by_the_final_norm(prior):
+    image = torch.randn(1, 3, 32, 32)
+    expected = prior.vit.forward_intermediates(image, indices=[0, 1], norm=True, intermediates_only=True)
+    features = prior(image, FeatureRequest(prior_blocks=(1, 0)))
+    assert set(features.blocks) == {0, 1}
+    for index in (0, 1):
+        torch.testing.assert_close(features.blocks[index], expected[index], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(features.blocks[0], features.blocks[1], atol=0.01)
+
+
+@torch.no_grad()
+def test_last_block_may_be_asked_for_too(prior):
+    last = prior.spec.depth - 1
+    features = prior(torch.randn(1, 3, 32, 32), FeatureRequest(prior_blocks=(last,)))
+    assert torch.equal(features.blocks[last], features.dense)
+
+
+@torch.no_grad()
+def test_dino_resizes_positions_by_its_own_rule(tiny_prior):
+    """A timm model made for the larger size, with a table enlarged by the literal rule, is the reference."""
+    rows, columns = 10, 16
+    fill(tiny_prior)
+    vit = timm.create_model(
+        "vit_tiny_patch16_224",
+        num_classes=0,
+        patch_size=4,
+        depth=4,
+        embed_dim=24,
+        num_heads=2,
+        img_size=(rows * 4, columns * 4),
+    ).eval()
+    state = tiny_prior.vit.state_dict()
+    table = as_map(state["pos_embed"][:, 1:], 8, 8)
+    factor = ((rows + 0.1) / 8, (columns + 0.1) / 8)
+    table = F.interpolate(table, scale_factor=factor, mode="bicubic").flatten(2).transpose(1, 2)
+    state["pos_embed"] = torch.cat([state["pos_embed"][:, :1], table], dim=1)
+    vit.load_state_dict(state)
+
+    image = torch.randn(1, 3, rows * 4, columns * 4)
+    found = tiny_prior(image, FeatureRequest()).dense
+    torch.testing.assert_close(found, as_map(vit.forward_features(image)[:, 1:], rows, columns), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(32, 64), (48, 16)])
+def test_rectangles_keep_their_shape(prior, size):
+    features = prior(torch.randn(1, 3, *size), FeatureRequest(prior_blocks=(0,)))
+    grid = tuple(side // prior.spec.patch_size for side in size)
+    assert features.dense.shape == (1, prior.spec.width, *grid)
+    assert features.blocks[0].shape == features.dense.shape
+
+
+@torch.no_grad()
+def test_image_of_a_batch_is_seen_as_alone(prior):
+    images = torch.randn(3, 3, 32, 32)
+    batch = prior(images, FeatureRequest()).dense
+    alone = torch.cat([prior(image[None], FeatureRequest()).dense for image in images])
+    torch.testing.assert_close(batch, alone, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_blocks_after_the_last_wanted_one_are_not_run(prior):
+    ran = []
+    for index, block in enumerate(prior.vit.blocks):
+        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    image = torch.randn(1, 3, 32, 32)
+    maps = prior.block_maps(image, [0, 1])
+    assert ran == [0, 1]
+    assert len(maps) == 2
+    ran.clear()
+    prior(image, FeatureRequest(prior_blocks=(0,)))
+    assert ran == list(range(prior.spec.depth))
+
+
+@pytest.mark.parametrize("block", [-1, 4])
+def test_block_that_does_not_exist_is_refused(tiny_prior, block):
+    with pytest.raises(ValueError, match=rf"prior blocks \({block},\) asked for; a tower of 4 has 0\.\.3"):
+        tiny_prior(torch.randn(1, 3, 32, 32), FeatureRequest(prior_blocks=(block,)))
+
+
+def test_spec_tells_the_shape_of_the_tower(tiny_prior, tiny_dinov3):
+    spec = tiny_prior.spec
+    assert (spec.width, spec.depth, spec.patch_size, spec.input_size, spec.joint_dim) == (24, 4, 4, 32, 0)
+    spec = tiny_dinov3.spec
+    assert (spec.width, spec.depth, spec.patch_size) == (32, 3, 16)
+
+
+# ---------------------------------------------------------------------- frozen or trained
+
+
+def with_drop_path(cfg, mode: str):
+    cfg.MODEL.PRIOR.ARCH_OPTIONS += ["drop_path_rate", 0.9]
+    cfg.MODEL.PRIOR.FINETUNE = mode
+    return build_prior(cfg)
+
+
+def test_frozen_prior_stays_in_evaluation_mode(tiny_cfg):
+    prior = with_drop_path(tiny_cfg, "frozen")
+    assert not prior.training
+    holder = torch.nn.ModuleList([prior]).train()
+    assert holder.training
+    assert not any(module.training for module in prior.modules())
+    image = torch.randn(8, 3, 32, 32)
+    assert torch.equal(prior(image, FeatureRequest()).dense, prior(image, FeatureRequest()).dense)
+
+
+def test_trained_prior_follows_its_model(tiny_cfg):
+    prior = with_drop_path(tiny_cfg, "full")
+    image = torch.randn(8, 3, 32, 32)
+    assert prior.train().training
+    assert not torch.equal(prior(image, FeatureRequest()).dense, prior(image, FeatureRequest()).dense)
+    prior.eval()
+    assert torch.equal(prior(image, FeatureRequest()).dense, prior(image, FeatureRequest()).dense)
+
+
+def test_gradient_reaches_a_trained_prior(tiny_cfg):
+    tiny_cfg.MODEL.PRIOR.FINETUNE = "attention"
+    prior = build_prior(tiny_cfg)
+    prior(torch.randn(1, 3, 32, 32), FeatureRequest()).dense.pow(3).sum().backward()
+    for name, parameter in prior.vit.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+        assert reached == (name == "pos_embed" or name.endswith("attn.qkv.weight")), name
+
+
+# ---------------------------------------------------------------------- building
+
+
+def test_empty_name_is_no_prior(tiny_cfg):
+    tiny_cfg.MODEL.PRIOR.NAME = ""
+    assert build_prior(tiny_cfg) is None
+
+
+def test_unknown_arch_lists_the_known(tiny_cfg):
+    tiny_cfg.MODEL.PRIOR.ARCH = "vit_base_patch8_225.dino"
+    with pytest.raises(
+        WeightsError, match=r"timm knows no model 'vit_base_patch8_225.dino'.*vit_base_patch8_224\.dino"
+    ):
+        build_prior(tiny_cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [
+        ("DinoPrior", "vit_small_patch16_dinov3"),
+        ("Dinov3Prior", "vit_tiny_patch16_224"),
+        ("DinoPrior", "vit_small_patch14_reg4_dinov2"),
+    ],
+    ids=["DINOv3 for DINO", "DINO for DINOv3", "register tokens"],
+)
+def test_tower_of_another_family_is_refused(tiny_cfg, name, arch):
+    tiny_cfg.MODEL.PRIOR.NAME = name
+    tiny_cfg.MODEL.PRIOR.ARCH = arch
+    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 1, "embed_dim", 32, "num_heads", 2]
+    with pytest.raises(WeightsError, match=f"'{arch}' is a timm .* that MODEL.PRIOR.NAME '{name}' does not run"):
+        build_prior(tiny_cfg)
+
+
+@pytest.mark.parametrize("options", [["global_pool", "avg"], ["class_token", False, "global_pool", "avg"]])
+def test_vit_without_class_token_or_final_norm_is_refused(tiny_cfg, options):
+    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS += options
+    with pytest.raises(WeightsError, match="DinoPrior runs plain ViTs with one class token"):
+        build_prior(tiny_cfg)
+
+
+def test_half_an_option_is_refused(tiny_cfg):
+    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth"]
+    with pytest.raises(WeightsError, match=r"ARCH_OPTIONS must alternate keyword and value, got \['depth'\]"):
+        build_prior(tiny_cfg)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [("vit_tiny_patch16_224", ["width", 8]), ("resnet18", []), ("vit_tiny_patch16_224.wrong_tag", [])],
+)
+def test_tower_that_timm_cannot_build_names_both_keys(tiny_cfg, arch, options):
+    tiny_cfg.MODEL.PRIOR.ARCH = arch
+    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = options
+    with pytest.raises(WeightsError, match=f"cannot build MODEL.PRIOR.ARCH '{arch}' with MODEL.PRIOR.ARCH_OPTIONS"):
+        build_prior(tiny_cfg)
+
+
+def test_published_sizes():
+    """gsnet spec, section 13.1; built without memory."""
+    cfg = get_cfg()
+    with torch.device("meta"):
+        prior = build_prior(cfg, load_weights=False)
+    assert sum(p.numel() for p in prior.parameters()) == 85_807_872
+    assert not any(p.requires_grad for p in prior.parameters())
+
+    cfg.MODEL.PRIOR.NAME = "Dinov3Prior"
+    cfg.MODEL.PRIOR.ARCH = "vit_large_patch16_dinov3.sat493m"
+    with torch.device("meta"):
+        prior = build_prior(cfg, load_weights=False)
+    assert isinstance(prior, Dinov3Prior)
+    assert (prior.spec.width, prior.spec.depth, prior.spec.patch_size) == (1024, 24, 16)

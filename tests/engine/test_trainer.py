@@ -1,0 +1,240 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine.train_loop import HookBase
+
+from ovrs.backbones import WeightsError
+from ovrs.engine import CheckpointStore, Trainer, TrainingDiverged
+
+
+class Killed(BaseException):
+    """Not an Exception, like the end of a process: nothing in the loop may handle it."""
+
+
+class KillAfter(HookBase):
+    """Ends the run before the next iteration; ``done`` are finished, with everything that belongs to them."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self._done:
+            raise Killed
+
+
+def train(cfg, folder: Path, *, resume: bool = False, kill_after: int | None = None) -> Trainer:
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR = str(folder)
+    trainer = Trainer(cfg, resume=resume)
+    if kill_after is None:
+        trainer.train()
+    else:
+        trainer.register_hooks([KillAfter(kill_after)])
+        with pytest.raises(Killed):
+            trainer.train()
+    return trainer
+
+
+def assert_same(a: object, b: object, where: str = "") -> None:
+    """Compare nested state bit for bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}/{index}")
+    else:
+        assert a == b, where
+
+
+def final_state(folder: Path) -> dict:
+    store = CheckpointStore(folder)
+    path = store.last()
+    assert path.name == "model_final.pth"
+    return store.load(path)
+
+
+def logged_iterations(folder: Path) -> list[int]:
+    return [json.loads(line)["iteration"] for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kill_after", [1, 2, 5, 6])
+def test_a_killed_and_resumed_run_ends_with_the_same_state_bit_for_bit(run_cfg, tmp_path, kill_after):
+    run_cfg.SOLVER.MAX_ITER = 7
+    first = train(run_cfg, tmp_path / "straight").model.state_dict()
+    train(run_cfg, tmp_path / "killed", kill_after=kill_after)
+    resumed = train(run_cfg, tmp_path / "killed", resume=True)
+    assert resumed.start_iter == kill_after // 2 * 2
+    assert_same(final_state(tmp_path / "straight"), final_state(tmp_path / "killed"))
+    assert_same(first, resumed.model.state_dict())
+
+
+def test_training_changes_what_is_trained_and_nothing_else(run_cfg, tmp_path):
+    trainer = Trainer(run_cfg)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed <= trained
+    assert {name.split(".")[0] for name in changed} == {"vlm", "head"}
+    assert len(changed) > 0.9 * len(trained)
+
+
+def test_a_random_seed_is_kept_in_the_checkpoint(run_cfg, tmp_path):
+    run_cfg.SEED = -1
+    train(run_cfg, tmp_path / "killed", kill_after=3)
+    train(run_cfg, tmp_path / "killed", resume=True)
+    state = final_state(tmp_path / "killed")
+    run_cfg.SEED = state["seed"]
+    train(run_cfg, tmp_path / "straight")
+    assert_same(final_state(tmp_path / "straight"), state)
+
+
+def test_different_seeds_give_different_weights(run_cfg, tmp_path):
+    a = train(run_cfg, tmp_path / "a").model.head.state_dict()
+    run_cfg.SEED = 1
+    b = train(run_cfg, tmp_path / "b").model.head.state_dict()
+    assert not all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_number_of_workers_does_not_change_the_result(run_cfg, tmp_path):
+    train(run_cfg, tmp_path / "none")
+    run_cfg.DATALOADER.NUM_WORKERS = 1
+    train(run_cfg, tmp_path / "one")
+    assert_same(final_state(tmp_path / "none"), final_state(tmp_path / "one"))
+
+
+def test_metrics_hold_every_line_once_after_a_resume(run_cfg, tmp_path):
+    run_cfg.SOLVER.MAX_ITER, run_cfg.SOLVER.CHECKPOINT_PERIOD = 45, 15
+    train(run_cfg, tmp_path, kill_after=40)  # written at 19 and 39; the checkpoint is of 30
+    assert 39 in logged_iterations(tmp_path)
+    with open(tmp_path / "metrics.json", "a", encoding="utf-8") as stream:
+        stream.write('{"iteration": 40, "total_l')  # what a kill in the middle of a write leaves
+    train(run_cfg, tmp_path, resume=True)
+    assert logged_iterations(tmp_path) == [19, 39, 44]
+
+
+def test_a_new_start_in_a_used_folder_begins_its_metrics_anew(run_cfg, tmp_path):
+    train(run_cfg, tmp_path)
+    train(run_cfg, tmp_path)
+    assert logged_iterations(tmp_path) == [3]
+
+
+def test_resuming_without_a_checkpoint_starts_at_the_beginning(run_cfg, tmp_path):
+    assert train(run_cfg, tmp_path / "new", resume=True).start_iter == 0
+    train(run_cfg, tmp_path / "straight")
+    assert_same(final_state(tmp_path / "new"), final_state(tmp_path / "straight"))
+
+
+def test_resuming_a_finished_run_trains_nothing(run_cfg, tmp_path):
+    train(run_cfg, tmp_path)
+    before = (tmp_path / "model_final.pth").read_bytes()
+    assert train(run_cfg, tmp_path, resume=True).start_iter == run_cfg.SOLVER.MAX_ITER
+    assert (tmp_path / "model_final.pth").read_bytes() == before
+
+
+def test_a_rate_changed_on_the_way_has_an_effect(run_cfg, tmp_path):
+    run_cfg.SOLVER.LR_SCHEDULER_NAME = "constant"
+    train(run_cfg, tmp_path, kill_after=2)
+    run_cfg.SOLVER.BASE_LR /= 10
+    resumed = train(run_cfg, tmp_path, resume=True)
+    assert max(group["lr"] for group in resumed.optimizer.param_groups) == pytest.approx(run_cfg.SOLVER.BASE_LR)
+
+
+def test_resuming_with_another_architecture_names_the_tensor(run_cfg, tmp_path):
+    train(run_cfg, tmp_path, kill_after=2)
+    run_cfg.MODEL.GSNET.DECODER_DIMS = [48, 16]
+    with pytest.raises(WeightsError, match=r"model_0000001\.pth: .*head\.decoder.*another configuration"):
+        train(run_cfg, tmp_path, resume=True)
+
+
+def test_resuming_with_other_trained_parameters_is_refused(run_cfg, tmp_path):
+    train(run_cfg, tmp_path, kill_after=2)
+    run_cfg.MODEL.VLM.FINETUNE_IMAGE = "frozen"
+    with pytest.raises(WeightsError, match=r"model_0000001\.pth: its optimizer state does not fit"):
+        train(run_cfg, tmp_path, resume=True)
+
+
+def test_starting_weights_are_loaded(run_cfg, tmp_path):
+    train(run_cfg, tmp_path / "first")
+    run_cfg.MODEL.WEIGHTS = str(tmp_path / "first" / "model_final.pth")
+    model = Trainer(run_cfg).model
+    assert_same(dict(model.state_dict()), dict(final_state(tmp_path / "first")["model"]))
+
+
+def infinite_loss(logits, labels):
+    return logits.sum() * float("nan")
+
+
+def infinite_gradient(logits, labels):
+    return (logits * 0).sqrt().sum()  # 0, but the root's slope at 0 is not finite
+
+
+@pytest.mark.parametrize(("criterion", "quantity"), [(infinite_loss, "loss"), (infinite_gradient, "norm of the gradient")])
+def test_divergence_names_what_it_can_and_updates_nothing(run_cfg, tmp_path, criterion, quantity):
+    run_cfg.OUTPUT_DIR = str(tmp_path)
+    trainer = Trainer(run_cfg)
+
+    class Diverge(HookBase):
+        def before_step(self) -> None:
+            if self.trainer.iter == 3:
+                self.trainer.model.criterion.forward = criterion
+
+    trainer.register_hooks([Diverge()])
+    with pytest.raises(TrainingDiverged) as caught:
+        trainer.train()
+    message = str(caught.value)
+    assert message.startswith(f"iteration 3: the {quantity} is nan; nothing was updated.")
+    assert message.count(".png") == run_cfg.SOLVER.IMS_PER_BATCH
+    assert str(tmp_path / "model_0000001.pth") in message
+    assert all(tensor.isfinite().all() for tensor in trainer.model.state_dict().values())
+    assert trainer.store.last().name == "model_0000001.pth"
+
+
+def test_training_goes_on_after_an_evaluation_as_if_there_was_none(run_cfg, tmp_path):
+    run_cfg.SOLVER.MAX_ITER = 5
+    train(run_cfg, tmp_path / "without")
+    run_cfg.TEST.EVAL_PERIOD = 2
+    train(run_cfg, tmp_path / "with")
+    assert sorted(path.name for path in (tmp_path / "with").glob("evaluation_*")) == [
+        "evaluation_0000002",
+        "evaluation_0000004",
+    ]
+    assert_same(final_state(tmp_path / "without"), final_state(tmp_path / "with"))
+    lines = (tmp_path / "with" / "metrics.json").read_text()
+    assert "average/mIoU" in lines
+
+
+def test_a_run_killed_during_an_evaluation_repeats_it(run_cfg, tmp_path, monkeypatch):
+    run_cfg.TEST.EVAL_PERIOD = 2
+    with monkeypatch.context() as patch:
+        patch.setattr("ovrs.engine.trainer.evaluate", lambda *args, **kwargs: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train(run_cfg, tmp_path)
+    train(run_cfg, tmp_path, resume=True)
+    assert (tmp_path / "evaluation_0000002" / "report.json").is_file()
+
+
+def test_a_tiny_model_learns_the_scenes_it_is_shown(run_cfg, scenes, tmp_path):
+    """Loss falls by half and mIoU on the training images is several times that of chance."""
+    solver = run_cfg.SOLVER
+    run_cfg.MODEL.VLM.FINETUNE_IMAGE = run_cfg.MODEL.VLM.FINETUNE_TEXT = "full"
+    run_cfg.MODEL.PRIOR.FINETUNE = "full"
+    run_cfg.MODEL.GSNET.POOLING_TRAIN = 1
+    solver.MAX_ITER, solver.BASE_LR, solver.VLM_MULTIPLIER, solver.IMS_PER_BATCH = 120, 3e-3, 1.0, 4
+    solver.CLIP_GRADIENTS.CLIP_VALUE, solver.CHECKPOINT_PERIOD = 1.0, 0
+    run_cfg.INPUT.COLOR_AUG_SSD = False
+    run_cfg.DATASETS.TEST = (f"{scenes / 'scenes.yaml'}:train",)
+    run_cfg.TEST.EVAL_PERIOD = 119
+    run_cfg.TEST.SLIDING_WINDOW.CANVAS = 64
+    train(run_cfg, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    print([line.get("total_loss") for line in lines], [line.get("average/mIoU") for line in lines])
+    assert lines[-1]["total_loss"] < lines[0]["total_loss"] / 2

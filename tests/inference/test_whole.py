@@ -1,0 +1,61 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ovrs.inference import whole_image_scores
+
+
+def coarse(images: torch.Tensor) -> torch.Tensor:
+    """Scores at a quarter of the resolution, as a decoder gives them."""
+    return F.avg_pool2d(images, 4)
+
+
+def ramp(height: int, width: int) -> torch.Tensor:
+    """Three planes: the row, the column and their sum; zero is not among them, so padding would show."""
+    rows, columns = torch.meshgrid(torch.arange(height) + 100.0, torch.arange(width) + 100.0, indexing="ij")
+    return torch.stack([rows, columns, rows + columns])
+
+
+@pytest.mark.parametrize("size", [(32, 64), (64, 32)])
+def test_multiples_of_the_divisor_are_enlarged_straight(size: tuple[int, int]):
+    image = torch.rand(3, *size)
+    seen = []
+
+    def classify(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return coarse(images)
+
+    scores = whole_image_scores([image], [(100, 90)], classify, 32)[0]
+    assert torch.equal(seen[0], image[None])
+    torch.testing.assert_close(scores, F.interpolate(coarse(image[None]), size=(100, 90), mode="bilinear")[0])
+
+
+@pytest.mark.parametrize("size", [(30, 33), (1, 31), (65, 40)])
+def test_padding_is_cut_off_again(size: tuple[int, int]):
+    image = ramp(*size)
+    seen = []
+
+    def classify(images: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(images.shape[-2:]))
+        return images
+
+    scores = whole_image_scores([image], [size], classify, 32)[0]
+    assert seen == [tuple(-(-side // 32) * 32 for side in size)]
+    assert torch.equal(scores, image)
+
+
+def test_padding_does_not_stretch_an_enlarged_result():
+    image = ramp(40, 50)
+    scores = whole_image_scores([image], [(80, 100)], lambda images: images, 32)[0]
+    assert scores.shape == (3, 80, 100)
+    expected = F.interpolate(image[None], size=(80, 100), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(scores[:, :-2, :-2], expected[:, :-2, :-2])
+
+
+def test_each_image_has_its_own_size_and_pass():
+    images = [torch.rand(3, 20, 30), torch.rand(3, 32, 32), torch.rand(3, 50, 10)]
+    sizes = [(20, 30), (64, 48), (25, 5)]
+    together = whole_image_scores(images, sizes, coarse, 16)
+    assert [tuple(scores.shape) for scores in together] == [(3, *size) for size in sizes]
+    for image, size, scores in zip(images, sizes, together, strict=True):
+        assert torch.equal(scores, whole_image_scores([image], [size], coarse, 16)[0])

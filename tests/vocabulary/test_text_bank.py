@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import zlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ovrs.vocabulary import TextBank, Vocabulary
+
+WIDTH = 6
+WORDS = Vocabulary.from_strings(["sea|lake|pond", "road", "tree|forest"], ["a {}.", "the {}"])
+
+
+class CountingEncoder(nn.Module):
+    """A linear "text tower" over one fixed random vector per sentence, which records what it encodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
+        self.batches: list[list[str]] = []
+
+    def encode_text(self, sentences: list[str]) -> torch.Tensor:
+        self.batches.append(list(sentences))
+        return torch.stack([self.raw(sentence) for sentence in sentences]) @ self.weight
+
+    def text_parameters(self) -> list[nn.Parameter]:
+        return [self.weight]
+
+    @staticmethod
+    def raw(sentence: str) -> torch.Tensor:
+        return torch.randn(WIDTH, generator=torch.Generator().manual_seed(zlib.crc32(sentence.encode())))
+
+    @property
+    def sentences(self) -> list[str]:
+        return [sentence for batch in self.batches for sentence in batch]
+
+
+@pytest.fixture
+def encoder():
+    return CountingEncoder()
+
+
+@pytest.fixture
+def frozen(encoder):
+    return encoder.requires_grad_(False)
+
+
+# ---------------------------------------------------------------------- the embeddings
+
+
+def test_embeddings_are_classes_by_prompts_of_unit_length(frozen):
+    text = TextBank()(frozen, WORDS)
+    assert text.embeddings.shape == (3, 2, WIDTH)
+    assert text.embeddings.dtype == torch.float32
+    torch.testing.assert_close(text.embeddings.norm(dim=-1), torch.ones(3, 2))
+    assert text.vocabulary is WORDS
+
+
+def test_mean_is_the_normalised_mean_of_unit_embeddings(frozen):
+    found = TextBank("mean")(frozen, WORDS).embeddings
+    for t in range(3):
+        for p, group in enumerate(WORDS.prompts(t)):
+            units = [F.normalize(frozen.raw(sentence) @ frozen.weight, dim=0) for sentence in group]
+            torch.testing.assert_close(found[t, p], F.normalize(torch.stack(units).mean(dim=0), dim=0))
+
+
+def test_first_encodes_only_the_first_word(frozen):
+    found = TextBank("first")(frozen, WORDS).embeddings
+    names = Vocabulary.from_strings(WORDS.names, WORDS.templates)
+    assert frozen.sentences == ["a sea.", "the sea", "a road.", "the road", "a tree.", "the tree"]
+    torch.testing.assert_close(found, TextBank("mean")(frozen, names).embeddings)
+
+
+def test_unknown_synonym_rule_is_refused():
+    with pytest.raises(ValueError, match=r"VOCABULARY.SYNONYMS must be 'mean' or 'first', got 'all'"):
+        TextBank("all")
+
+
+def test_batches_of_sentences_give_the_same_embeddings(frozen):
+    at_once = TextBank()(frozen, WORDS).embeddings
+    frozen.batches.clear()
+    torch.testing.assert_close(TextBank(sentences_per_batch=5)(frozen, WORDS).embeddings, at_once)
+    assert [len(batch) for batch in frozen.batches] == [5, 5, 2]
+
+
+def test_classes_keep_their_order(frozen):
+    reversed_words = Vocabulary.from_strings(["tree|forest", "road", "sea|lake|pond"], WORDS.templates)
+    bank = TextBank()
+    torch.testing.assert_close(bank(frozen, reversed_words).embeddings, bank(frozen, WORDS).embeddings.flip(0))
+
+
+# ---------------------------------------------------------------------- caching
+
+
+def test_vocabulary_is_encoded_once(frozen):
+    bank = TextBank()
+    first = bank(frozen, WORDS).embeddings
+    again = bank(frozen, Vocabulary.from_strings(["sea|lake|pond", "road", "tree|forest"], ["a {}.", "the {}"]))
+    assert len(frozen.batches) == 1
+    assert again.embeddings is first
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Vocabulary.from_strings(["sea|lake|pond", "road"], WORDS.templates),
+        Vocabulary.from_strings(["sea|lake", "road", "tree|forest"], WORDS.templates),
+        Vocabulary(WORDS.synonyms, WORDS.templates[:1]),
+    ],
+    ids=["classes", "synonyms", "templates"],
+)
+def test_cache_follows_the_vocabulary(frozen, other):
+    bank = TextBank()
+    bank(frozen, WORDS)
+    torch.testing.assert_close(bank(frozen, other).embeddings, TextBank()(frozen, other).embeddings)
+    assert len(frozen.batches) == 3
+    bank(frozen, WORDS)
+    bank(frozen, other)
+    assert len(frozen.batches) == 3
+
+
+def test_least_recently_used_vocabulary_is_dropped(frozen):
+    a, b, c = (Vocabulary.from_strings([name, "other"], ["{}"]) for name in "abc")
+    bank = TextBank(capacity=2)
+    for words in (a, b, a, c):  # c drops b, since a was used later
+        bank(frozen, words)
+    frozen.batches.clear()
+    bank(frozen, a)
+    bank(frozen, c)
+    assert not frozen.batches
+    bank(frozen, b)
+    assert frozen.sentences == ["b", "other"]
+
+
+# ---------------------------------------------------------------------- a text tower that changes
+
+
+def change_in_place(encoder):
+    with torch.no_grad():
+        encoder.weight.mul_(-1)
+
+
+def load_other_weights(encoder):
+    encoder.load_state_dict(CountingEncoder().state_dict())
+
+
+def load_by_assignment(encoder):
+    encoder.load_state_dict(CountingEncoder().state_dict(), assign=True)
+
+
+def replace_data(encoder):
+    encoder.weight.data = torch.randn(WIDTH, WIDTH)
+
+
+@pytest.mark.parametrize("change", [change_in_place, load_other_weights, load_by_assignment, replace_data])
+def test_changed_weights_are_encoded_anew(frozen, change):
+    bank = TextBank()
+    before = bank(frozen, WORDS).embeddings.clone()
+    change(frozen)
+    after = bank(frozen, WORDS).embeddings
+    torch.testing.assert_close(after, TextBank()(frozen, WORDS).embeddings)
+    assert not torch.allclose(after, before)
+
+
+@pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
+def test_training_step_between_evaluations_is_seen(encoder, options):
+    bank = TextBank()
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=0.1, **options)
+    with torch.inference_mode():
+        before = bank(encoder, WORDS).embeddings.clone()
+    bank(encoder, WORDS).embeddings.sum().backward()
+    optimizer.step()
+    with torch.inference_mode():
+        after = bank(encoder, WORDS).embeddings
+        torch.testing.assert_close(after, TextBank()(encoder, WORDS).embeddings)
+    assert not torch.allclose(after, before)
+
+
+def test_training_tower_is_encoded_every_time_with_gradient(encoder):
+    bank = TextBank()
+    gradients = []
+    for _ in range(2):
+        encoder.zero_grad()
+        bank(encoder, WORDS).embeddings[0].sum().backward()
+        gradients.append(encoder.weight.grad.clone())
+    assert len(encoder.batches) == 2
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_trainable_tower_is_cached_while_gradients_are_off(encoder):
+    bank = TextBank()
+    with torch.no_grad():
+        assert bank(encoder, WORDS).embeddings is bank(encoder, WORDS).embeddings
+    assert len(encoder.batches) == 1
+
+
+def test_cached_embeddings_of_inference_mode_can_be_trained_with(frozen):
+    bank = TextBank()
+    with torch.inference_mode():
+        cached = bank(frozen, WORDS).embeddings
+    assert not cached.is_inference()
+    projection = nn.Linear(WIDTH, 2)
+    text = bank(frozen, WORDS)
+    assert text.embeddings is cached
+    projection(text.embeddings).sum().backward()
+    assert projection.weight.grad.abs().max() > 0
+
+
+# ---------------------------------------------------------------------- with a real text tower
+
+
+def test_gradient_reaches_only_the_trained_part_of_a_clip(tiny_vlm):
+    TextBank()(tiny_vlm, WORDS).embeddings.std().backward()
+    grads = {name for name, p in tiny_vlm.clip.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    blocks = [f"transformer.resblocks.{i}.attn" for i in range(2)]
+    assert grads == {f"{block}.{part}_proj_weight" for block in blocks for part in "qv"}
+
+
+def test_clip_embeddings_are_those_of_single_sentences(tiny_vlm):
+    with torch.no_grad():
+        found = TextBank(sentences_per_batch=3)(tiny_vlm, WORDS).embeddings
+        alone = F.normalize(tiny_vlm.encode_text(["the road"]), dim=-1)[0]
+    torch.testing.assert_close(found[1, 1], alone, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+r"""Measure speed, memory and label agreement of a model's precisions on drawn scenes.
+
+Examples:
+    # the demo model in both precisions, on whatever device there is
+    python tools/benchmark.py --config-file configs/demo/gsnet.yaml
+
+    # GSNet as published on large images, with trained weights
+    python tools/benchmark.py --config-file configs/Base-OVRS.yaml --classes 40 --images 4 --size 1000 1000 \
+        MODEL.WEIGHTS output/model_final.pth
+
+    # one precision on the CPU, and the numbers as JSON
+    python tools/benchmark.py --config-file configs/demo/gsnet.yaml --precision fp32 --json output/speed.json \
+        MODEL.DEVICE cpu
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from ovrs.config import load_config
+from ovrs.engine import readable_errors
+from ovrs.engine.benchmark import measure, table
+from ovrs.files import replacing
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="configuration (YAML)")
+    parser.add_argument("--classes", type=int, default=8, metavar="T", help="number of classes (default: 8)")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        default=["fp32", "bf16"],
+        choices=["fp32", "bf16", "fp16"],
+        help="what to compare; the first is the reference (default: fp32 bf16)",
+    )
+    parser.add_argument("--images", type=int, default=2, metavar="N", help="images of a pass (default: 2)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"), help="of the images (default: 256 256)"
+    )
+    parser.add_argument("--repeat", type=int, default=3, metavar="K", help="passes; the median counts (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
+    # After options that take several words, argparse would read these as theirs.
+    args, args.opts = parser.parse_known_args()
+
+    with readable_errors():
+        cfg = load_config(args.config_file, args.opts)
+        measurements = measure(
+            cfg,
+            args.precision,
+            classes=args.classes,
+            images=args.images,
+            size=tuple(args.size),
+            repeats=args.repeat,
+        )
+        protocol = {
+            "config": args.config_file,
+            "weights": cfg.MODEL.WEIGHTS or "random",
+            "classes": args.classes,
+            "images": args.images,
+            "size": list(args.size),
+            "repeats": args.repeat,
+            "device": cfg.MODEL.DEVICE,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        print(", ".join(f"{key}: {value}" for key, value in protocol.items()))
+        print(table(measurements))
+        if args.json:
+            content = {**protocol, "measurements": [measurement.as_dict() for measurement in measurements]}
+            with replacing(args.json) as temporary:
+                temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Segment images into the classes that you name.
+
+For every image two files are written: STEM_labels.png (8-bit palette PNG, pixel = position of the class in
+your list) and STEM_overlay.png (picture with legend).
+
+Examples:
+    python tools/predict.py --config-file output/demo/gsnet/config.yaml \\
+        --weights output/demo/gsnet/model_final.pth --classes "building|house|roof" road water meadow \\
+        --output output/pictures town.png village.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ovrs import Predictor
+from ovrs.data import read_image
+from ovrs.files import replacing
+from ovrs.visualization import comparison_sheet, palette, save_image
+
+
+def main() -> None:
+    """Parse arguments and predict."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="the configuration that the model was trained with")
+    parser.add_argument("--weights", required=True, help="checkpoint")
+    parser.add_argument("--classes", nargs="+", required=True, help="at least two; 'a|b' gives synonyms")
+    parser.add_argument("--output", default="output/pictures", help="folder of the results (default: %(default)s)")
+    parser.add_argument("images", nargs="+", help="image files")
+    args = parser.parse_args()
+
+    predictor = Predictor.from_files(args.config_file, args.weights)
+    colours = palette(len(args.classes))
+    for path in tqdm(args.images, unit="image"):
+        image = read_image(path)
+        found = predictor(image, args.classes)
+        sheet = comparison_sheet(image, None, found.labels, list(found.names), colours, title=Path(path).name)
+        save_image(Path(args.output, f"{Path(path).stem}_overlay.png"), sheet)
+        _save_labels(Path(args.output, f"{Path(path).stem}_labels.png"), found.labels, colours)
+
+
+def _save_labels(path: Path, labels: np.ndarray, colours: np.ndarray) -> None:
+    picture = Image.fromarray(labels.astype(np.uint8), mode="P")
+    picture.putpalette(np.asarray(colours, dtype=np.uint8).tobytes())
+    with replacing(path) as temporary:
+        picture.save(temporary, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
