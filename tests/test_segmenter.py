@@ -263,6 +263,15 @@ def test_frozen_towers_get_no_graph(tiny_cfg: CfgNode):
     assert all(parameter.grad is not None for parameter in model.head.parameters())
 
 
+def test_evaluation_builds_no_graph_in_towers_that_train(tiny_cfg: CfgNode):
+    model = build(tiny_cfg)
+    seen = []
+    model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    segment(model, {"image": picture(), "vocabulary": TWO})
+    image, text, prior = seen[0]
+    assert not any(feature.requires_grad for feature in (image.dense, text.embeddings, prior.dense))
+
+
 @pytest.mark.parametrize("finetune", ["frozen", "attention"])
 def test_training_goes_on_after_an_evaluation(tiny_cfg: CfgNode, finetune: str):
     tiny_cfg.MODEL.VLM.FINETUNE_TEXT = tiny_cfg.MODEL.VLM.FINETUNE_IMAGE = finetune

@@ -34,7 +34,9 @@ def main() -> None:
         "--size", type=int, nargs=2, default=(640, 640), metavar=("H", "W"), help="size of the image (default: 640 640)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes of configuration keys")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="changes of configuration keys; last"
+    )
     args = parser.parse_args()
 
     with readable_errors():

@@ -46,8 +46,13 @@ def main() -> None:
     )
     parser.add_argument("--repeat", type=int, default=3, metavar="K", help="passes; the median counts (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
-    # After options that take several words, argparse would read these as theirs.
-    args, args.opts = parser.parse_known_args()
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="changes of configuration keys; last, and not right after --precision",
+    )
+    args = parser.parse_args()
 
     with readable_errors():
         cfg = load_config(args.config_file, args.opts)

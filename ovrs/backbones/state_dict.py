@@ -129,7 +129,7 @@ def _mmengine_objects(path: Path, pickled: str) -> list[tuple[type, str]]:
     return [(_Inert, name) for name in torch.serialization.get_unsafe_globals_in_checkpoint(str(path))]
 
 
-def _read_packed(path: Path, members: list[str]) -> dict:
+def _read_packed(path: Path, members: list[str]) -> Any:
     """Read the one weights file inside an ordinary zip archive."""
     inner = [name for name in members if name.endswith(_ENDINGS) and not name.startswith("__MACOSX/")]
     if len(inner) != 1:
@@ -139,7 +139,7 @@ def _read_packed(path: Path, members: list[str]) -> dict:
         unpacked = Path(folder, "weights").with_suffix(Path(inner[0]).suffix)
         with archive.open(inner[0]) as source, open(unpacked, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 22)
-        return read_checkpoint(unpacked)
+        return _read(unpacked)
 
 
 def load_strictly(

@@ -164,6 +164,33 @@ def test_every_parameter_belongs_to_one_of_the_towers(tiny_vlm):
     assert any(p is tiny_vlm.clip.text_projection for p in text)
 
 
+@torch.no_grad()
+def test_adapted_positions_see_what_resized_ones_see(tiny_cfg):
+    """PEA once, when the model is built, or in every pass."""
+    tiny_cfg.MODEL.VLM.INPUT_SIZE = 48
+    image = torch.randn(1, 3, 48, 48)
+    tables, maps = {}, {}
+    for rule in ("runtime", "adapted"):
+        tiny_cfg.MODEL.VLM.POSITION_EMBEDDING = rule
+        torch.manual_seed(1)
+        vlm = build_vlm(tiny_cfg)
+        tables[rule] = vlm.clip.visual.positional_embedding.shape
+        maps[rule] = vlm.encode_image(image, FeatureRequest()).dense
+    assert tables == {"runtime": (1 + 4 * 4, 32), "adapted": (1 + 6 * 6, 32)}
+    torch.testing.assert_close(maps["adapted"], maps["runtime"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "reason"),
+    [("adapted", 0, "needs one input size; set MODEL.VLM.INPUT_SIZE"), ("load", 32, "must be 'runtime' or 'adapted'")],
+)
+def test_position_rule_that_cannot_be_followed_is_refused(tiny_cfg, rule, size, reason):
+    tiny_cfg.MODEL.VLM.POSITION_EMBEDDING = rule
+    tiny_cfg.MODEL.VLM.INPUT_SIZE = size
+    with pytest.raises(WeightsError, match=f"MODEL.VLM.POSITION_EMBEDDING .*{reason}"):
+        build_vlm(tiny_cfg)
+
+
 # ---------------------------------------------------------------------- text tower
 
 
@@ -175,10 +202,10 @@ def test_every_parameter_belongs_to_one_of_the_towers(tiny_vlm):
         {"custom_text": True},
         {"quick_gelu": False},
         {"text_cfg": {"layers": 2, "width": 16, "heads": 2, "proj_bias": True}},
-        {"text_cfg": {"layers": 2, "width": 16, "heads": 2, "pool_type": "eos", "eos_id": 49407}},
+        {"text_cfg": {"layers": 2, "width": 16, "heads": 2, "pool_type": "last"}},
         {"text_cfg": {"layers": 2, "width": 16, "heads": 2, "pool_type": "last", "no_causal_mask": True}},
     ],
-    ids=["plain", "custom text tower", "exact GELU", "projection with bias", "end-of-text pooling", "no causal mask"],
+    ids=["plain", "custom text tower", "exact GELU", "projection with bias", "last-position pooling", "no causal mask"],
 )
 def test_text_embeddings_are_open_clips(build, changes):
     clip, vlm = build(**changes)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import pickle
+import shutil
+import sys
+import types
 import zipfile
 
 import pytest
@@ -186,6 +190,32 @@ def test_open_clips_checkpoint_fills_every_tensor(tiny_cfg, clip_state, folder, 
     check_clip(tiny_cfg, folder / "plain.pt", clip_state | {"logit_scale": torch.tensor(0.07).log().neg()}, caplog)
 
 
+def test_zip_with_a_training_checkpoint_inside_fills_every_tensor(tiny_cfg, clip_state, folder, caplog):
+    """As SkyCLIP is published."""
+    torch.save({"epoch": 20, "state_dict": prefixed(clip_state, "module.")}, folder / "epoch_20.pt")
+    with zipfile.ZipFile(folder / "SkyCLIP.zip", "w") as archive:
+        archive.write(folder / "epoch_20.pt", "SkyCLIP/epoch_20.pt")
+        archive.writestr("SkyCLIP/README.txt", "read me")
+        archive.writestr("__MACOSX/SkyCLIP/._epoch_20.pt", "a resource fork")
+    check_clip(tiny_cfg, folder / "SkyCLIP.zip", clip_state, caplog)
+
+
+def test_mmengine_checkpoint_gives_its_tensors_without_mmengine(folder, monkeypatch):
+    """mmengine stores live log buffers beside the weights."""
+    module = types.ModuleType("mmengine.logging")
+    module.HistoryBuffer = type("HistoryBuffer", (), {"__module__": "mmengine.logging"})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "mmengine", types.ModuleType("mmengine"))
+        patch.setitem(sys.modules, "mmengine.logging", module)
+        buffer = module.HistoryBuffer()
+        buffer.values = [1.0, 2.0]
+        content = {"meta": {"epoch": 1}, "message_hub": {"loss": buffer}, "state_dict": {"weight": torch.arange(3)}}
+        torch.save(content, folder / "mmengine.pth")
+    state = read_state_dict(folder / "mmengine.pth")
+    assert list(state) == ["weight"]
+    assert torch.equal(state["weight"], torch.arange(3))
+
+
 # ---------------------------------------------------------------------- refused
 
 
@@ -199,10 +229,18 @@ class Bomb:
         return os.system, (f'touch "{self.victim}"',)
 
 
+class Trap(Bomb):
+    """The same through a function that is on nobody's list."""
+
+    def __reduce__(self):
+        return shutil.copyfile, (__file__, str(self.victim))
+
+
+@pytest.mark.parametrize("bomb", [Bomb, Trap])
 @pytest.mark.parametrize("save", ["torch", "old torch", "pickle"])
-def test_pickled_code_is_refused_and_not_run(tiny_cfg, dino_state, folder, save):
+def test_pickled_code_is_refused_and_not_run(tiny_cfg, dino_state, folder, save, bomb):
     path, victim = folder / "bomb.pth", folder / "victim"
-    content = {"teacher": dino_state, "args": Bomb(victim)}
+    content = {"teacher": dino_state, "args": bomb(victim)}
     if save == "pickle":
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
@@ -213,10 +251,37 @@ def test_pickled_code_is_refused_and_not_run(tiny_cfg, dino_state, folder, save)
     assert not victim.exists()
 
 
-def test_bomb_would_work(folder):
-    """Or the test above would prove nothing."""
-    pickle.loads(pickle.dumps(Bomb(folder / "victim")))
+@pytest.mark.parametrize("bomb", [Bomb, Trap])
+def test_code_in_a_file_that_looks_like_mmengines_is_not_run(folder, bomb):
+    torch.save(
+        {"state_dict": {"weight": torch.zeros(1)}, "hub": ["mmengine.", bomb(folder / "victim")]}, folder / "m.pt"
+    )
+    with contextlib.suppress(WeightsError):  # refusing it is fine, and so is skipping the object
+        read_state_dict(folder / "m.pt")
+    assert not (folder / "victim").exists()
+
+
+@pytest.mark.parametrize("bomb", [Bomb, Trap])
+def test_bomb_would_work(folder, bomb):
+    """Or the tests above would prove nothing."""
+    pickle.loads(pickle.dumps(bomb(folder / "victim")))
     assert (folder / "victim").exists()
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        (["README.txt"], "is a zip without a weights file"),
+        (["a.pt", "b.pth"], r"holds 2 weights files, \['a.pt', 'b.pth'\]; unpack it"),
+        (["a.pt"], "cannot be read as .* it is damaged"),
+    ],
+)
+def test_zip_without_one_weights_file_is_named(folder, members, reason):
+    with zipfile.ZipFile(folder / "packed.zip", "w") as archive:
+        for member in members:
+            archive.writestr(member, "no weights")
+    with pytest.raises(WeightsError, match=rf"my weights/packed\.zip {reason}"):
+        read_state_dict(folder / "packed.zip")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

@@ -13,6 +13,7 @@ from ovrs.backbones.weights import WeightsEntry, choose_activation, fetch, find_
 
 QUICK = WeightsEntry("ViT-B-16", "here", "MIT", activation="quick_gelu")
 EXACT = WeightsEntry("ViT-B-16", "here", "MIT", activation="gelu")
+BOTH = WeightsEntry("ViT-B-16", "here", "MIT", activation="gelu", published_with="quick_gelu")
 
 
 # ---------------------------------------------------------------------- catalogue
@@ -27,10 +28,18 @@ def test_entry_is_complete(name):
     for values in (entry.mean, entry.std):
         assert len(values) == 3
         assert all(0 < value < 1 for value in values)
+    assert bool(entry.file) != entry.timm, "either a file of this name or timm's own"
     if entry.url:
         assert entry.url.startswith("https://")
+        assert entry.url.endswith(f"/{entry.file}")
         assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256), "what is downloaded is checked"
-    assert not (entry.url and entry.timm), "one way to get it"
+    assert entry.published_with != entry.activation or entry.activation is None
+
+
+def test_no_two_entries_share_a_file():
+    files = [entry.file for entry in CATALOGUE.values() if entry.file]
+    assert len(files) > 5
+    assert len(set(files)) == len(files)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -67,6 +76,17 @@ def test_entry_is_found_for_its_architecture_only():
     assert find_entry("openai/ViT-B-16", "ViT-B-16", "MODEL.VLM") is CATALOGUE["openai/ViT-B-16"]
     assert find_entry("my/file.pt", "ViT-B-16", "MODEL.VLM") is None
     assert find_entry("", "ViT-B-16", "MODEL.VLM") is None
+
+
+def test_local_file_is_recognised_by_its_published_name():
+    name = "georsclip/ViT-L-14"
+    path = f"my weights/{CATALOGUE[name].file}"
+    assert find_entry(path, "ViT-L-14", "MODEL.VLM") is CATALOGUE[name]
+    with pytest.raises(WeightsError, match=r"RS5M_ViT-L-14\.pt' fits MODEL\.VLM\.ARCH 'ViT-L-14', but 'ViT-B-32'"):
+        find_entry(path, "ViT-B-32", "MODEL.VLM")
+
+
+def test_weights_of_another_architecture_are_refused_by_name():
     with pytest.raises(
         WeightsError, match=r"MODEL\.VLM\.WEIGHTS 'openai/ViT-B-16' fits MODEL\.VLM\.ARCH 'ViT-B-16', but 'ViT-L-14'"
     ):
@@ -82,6 +102,8 @@ def test_entry_is_found_for_its_architecture_only():
         ("", "openai/ViT-B-16", QUICK, "gelu", "quick_gelu"),
         ("quick_gelu", "openai/ViT-B-16", QUICK, "gelu", "quick_gelu"),
         ("", "laion/ViT-B-16", EXACT, "quick_gelu", "gelu"),
+        ("", "remote/ViT-B-16", BOTH, "quick_gelu", "gelu"),
+        ("quick_gelu", "remote/ViT-B-16", BOTH, "gelu", "quick_gelu"),
         ("quick_gelu", "mine.pt", None, "gelu", "quick_gelu"),
         ("gelu", "mine.pt", None, "quick_gelu", "gelu"),
         ("", "", None, "gelu", "gelu"),
@@ -129,7 +151,8 @@ def published(tmp_path, monkeypatch):
     path = tmp_path / "server" / "weights.pt"
     path.parent.mkdir()
     path.write_bytes(content)
-    entry = WeightsEntry("ViT-B-16", "here", "MIT", path.as_uri(), hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(content).hexdigest()
+    entry = WeightsEntry("ViT-B-16", "here", "MIT", "weights.pt", url=path.as_uri(), sha256=digest)
     monkeypatch.setitem(CATALOGUE, "test/weights", entry)
     return path
 
@@ -160,7 +183,7 @@ def test_file_is_downloaded_once(hub, published):
 
 def test_download_with_another_sum_is_refused_and_not_kept(hub, published):
     published.write_bytes(b"something else")
-    with pytest.raises(WeightsError, match="downloading 'test/weights' .* failed"):
+    with pytest.raises(WeightsError, match=r"downloading 'test/weights' .* failed"):
         fetch("test/weights", "MODEL.VLM")
     assert not list(hub.iterdir())
 
@@ -181,12 +204,18 @@ def test_failed_download_says_where_to_put_the_file(hub, published):
     assert f"put it at {hub / 'weights.pt'}, or set MODEL.VLM.WEIGHTS to its path" in message
 
 
-def test_weights_without_an_address_say_where_people_get_them(tiny_cfg):
-    tiny_cfg.MODEL.PRIOR.WEIGHTS = "rsib/ViT-B-8"
-    tiny_cfg.MODEL.PRIOR.ARCH = "vit_base_patch8_224.dino"
-    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 1]
-    with pytest.raises(WeightsError, match=r"cannot be downloaded automatically\. Get it from: RSIB, .* then set"):
-        build_prior(tiny_cfg)
+def test_weights_without_an_address_say_where_people_get_them(hub):
+    with pytest.raises(WeightsError) as error:
+        fetch("rsib/ViT-B-8", "MODEL.PRIOR")
+    message = str(error.value)
+    assert "cannot be downloaded automatically. Get RSIB.pth (PyTorch state dict under 'teacher') from: RSIB" in message
+    assert f"put it at {hub / 'RSIB.pth'}, or set MODEL.PRIOR.WEIGHTS to its path" in message
+
+
+def test_file_put_into_the_cache_by_hand_is_used(hub):
+    hub.mkdir(parents=True)
+    (hub / "RSIB.pth").touch()
+    assert fetch("rsib/ViT-B-8", "MODEL.PRIOR") == hub / "RSIB.pth"
 
 
 def test_failed_download_by_timm_says_what_to_do(tiny_cfg, monkeypatch, tmp_path):

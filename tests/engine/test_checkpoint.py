@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_names_itself_and_the_way_out(store):
 
 def test_a_vanished_checkpoint_is_an_error_not_a_new_start(store):
     store.last().unlink()
-    with pytest.raises(WeightsError, match=r"last_checkpoint names the checkpoint 'model_0000004\.pth', which does not"):
+    with pytest.raises(WeightsError, match=r"last_checkpoint names the checkpoint 'model_0000004\.pth', which"):
         store.last()
 
 

@@ -87,10 +87,8 @@ class ClassAttention(nn.Module):
 def _linear_attention(q: Tensor, k: Tensor, v: Tensor, k_pad: Tensor, v_pad: Tensor, copies: int) -> Tensor:
     """phi(q) (sum phi(k) v) / (phi(q) . sum phi(k) + eps), phi = elu + 1, in fp32.
 
-    Args:
-        q, k, v: [..., heads, T, d].
-        k_pad, v_pad: [heads, 1, d], a further token that counts ``copies`` times.
-        copies: its number.
+    Queries, keys and values are [..., heads, T, d]; ``k_pad`` and ``v_pad``, [heads, 1, d], are one further token
+    that counts ``copies`` times.
     """
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, k_pad, v_pad = (part.float() for part in (q, k, v, k_pad, v_pad))

@@ -17,6 +17,7 @@ def cosine_cost(image: Tensor, text: Tensor) -> Tensor:
     Returns:
         [B, T, P, h, w] in -1..1, without temperature.
     """
-    # In fp32: similarities of a trained CLIP differ in the third digit, where bf16 ends.
+    # At least in fp32: similarities of a trained CLIP differ in the third digit, where bf16 ends.
     with torch.autocast(image.device.type, enabled=False):
-        return torch.einsum("bchw,tpc->btphw", F.normalize(image.float(), dim=1), text.float())
+        dtype = torch.promote_types(image.dtype, torch.float32)
+        return torch.einsum("bchw,tpc->btphw", F.normalize(image.to(dtype), dim=1), text.to(dtype))

@@ -1,0 +1,57 @@
+import logging
+import sys
+
+import pytest
+import torch
+
+from ovrs.config import ConfigError
+from ovrs.data import DataError
+from ovrs.engine import build_model, readable_errors
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.META_ARCHITECTURE", "Unknown", "No object named 'Unknown'"),
+        ("MODEL.SEM_SEG_HEAD.NAME", "Unknown", "No object named 'Unknown'"),
+        ("MODEL.VLM.NAME", "Unknown", "No object named 'Unknown'"),
+        ("MODEL.PRECISION.TOWERS", "fp8", r"MODEL\.PRECISION\.TOWERS must be one of"),
+        ("MODEL.VLM.FINETUNE_IMAGE", "some", r"MODEL\.VLM\.FINETUNE_IMAGE is 'some'"),
+        ("MODEL.LOSS.NAME", "dice", r"MODEL\.LOSS\.NAME is 'dice'"),
+        ("TEST.OUTPUT", "masks", r"TEST\.OUTPUT must be"),
+        ("TEST.SLIDING_WINDOW.OVERLAP", 1.0, r"TEST\.SLIDING_WINDOW\.OVERLAP must be"),
+    ],
+)
+def test_settings_that_no_part_can_use_are_config_errors(tiny_cfg, key, value, message):
+    tiny_cfg.merge_from_list([key, value])
+    with pytest.raises(ConfigError, match=message):
+        build_model(tiny_cfg)
+
+
+def test_towers_stay_random_where_nothing_may_be_fetched(tiny_cfg):
+    tiny_cfg.MODEL.VLM.ACTIVATION, tiny_cfg.MODEL.VLM.WEIGHTS = "gelu", "absent.pt"
+    model = build_model(tiny_cfg, load_towers=False)
+    assert tiny_cfg.MODEL.WEIGHTS == ""
+    (gelu,) = {type(block.mlp.gelu) for block in model.vlm.clip.visual.transformer.resblocks}
+    assert gelu is torch.nn.GELU
+
+
+def test_an_error_of_the_user_ends_the_process_with_its_message(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/train_net.py"])
+    with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as caught, readable_errors():
+        raise DataError("a.png is damaged; fetch it again.")
+    assert caught.value.code == "train_net.py: a.png is damaged; fetch it again."
+    assert caplog.messages == ["a.png is damaged; fetch it again."]
+
+
+def test_the_traceback_of_a_worker_process_is_left_out(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_net.py"])
+    text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
+    with pytest.raises(SystemExit) as caught, readable_errors():
+        raise DataError(f"{text}ovrs.data.errors.DataError: a.png is damaged; fetch it again.\n")
+    assert caught.value.code == "train_net.py: a.png is damaged; fetch it again."
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), readable_errors():
+        _ = 1 / 0
