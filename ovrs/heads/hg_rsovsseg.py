@@ -28,7 +28,7 @@ from ovrs.vocabulary import Vocabulary
 
 _AGGREGATIONS = ("product", "similarity", "cost")
 _KEY = "MODEL.HG_RSOVSSEG"
-# Decoded maps (images x classes) per pass at inference: 10 of them take about 0.4 GB with ViT-L/14 at 512.
+# Decoded maps (images x classes) per pass at inference: 10 of them take about 0.25 GB with ViT-L/14 at 512.
 _MAPS_PER_PASS = 10
 
 
