@@ -89,7 +89,7 @@ class Trainer(TrainerBase):
         batch = next(self._batches)
         waited = time.perf_counter() - start
 
-        (_mix(self.seed, self.iter, comm.get_rank()))
+        torch.manual_seed(_mix(self.seed, self.iter, comm.get_rank()))
         factor = self.factor(self.iter)
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
