@@ -131,7 +131,9 @@ def _add_vocabulary(cfg: CfgNode) -> None:
     cfg.VOCABULARY = CfgNode()
     cfg.VOCABULARY.TEMPLATE_SET = "scene"  # a name in ovrs.vocabulary.TEMPLATE_SETS
     cfg.VOCABULARY.TEMPLATES = []  # sentences with one {}; used instead of the set when not empty
-    cfg.VOCABULARY.SYNONYMS = "mean"  # "a|b" as the mean of both embeddings, or only the "first"
+    # Several words of one class, "a|b": the "mean" of their embeddings, only the "first", or in training a
+    # "random" one per iteration (the mean in evaluation).
+    cfg.VOCABULARY.SYNONYMS = "mean"
 
 
 def _add_input(cfg: CfgNode) -> None:

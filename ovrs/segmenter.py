@@ -157,7 +157,7 @@ class OpenVocabSegmenter(nn.Module):
     def class_logits(self, images: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Return [B, T, h, w] logits of normalised [B, 3, H, W] images."""
         with self._autocast(self.tower_dtype):
-            text = self.text_bank(self.vlm, vocabulary)
+            text = self.text_bank(self.vlm, vocabulary, self.training)
             image, prior = self._image_features(images), self._prior_features(images)
         with self._autocast(self.head_dtype):
             return self.head(image, text, prior)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from typing import Protocol
 
@@ -34,29 +35,46 @@ class TextBank:
 
     Args:
         synonyms: how several words of one class become one embedding per template: ``mean`` of their
-            unit embeddings, normalised again; or ``first``, as the original GSNet code does at run time.
+            unit embeddings, normalised again; ``first``, as the original GSNet code does at run time; or
+            ``random``: in training one word per class, drawn anew in every call, otherwise the mean. Learning
+            several words for one thing teaches a model to follow meanings instead of eight fixed vectors.
         sentences_per_batch: upper bound of sentences in one pass of the text tower, without gradients.
         capacity: number of vocabularies remembered; the least recently used is dropped.
     """
 
     def __init__(self, synonyms: str = "mean", sentences_per_batch: int = 512, capacity: int = 64) -> None:
-        if synonyms not in ("mean", "first"):
-            raise ValueError(f"VOCABULARY.SYNONYMS must be 'mean' or 'first', got {synonyms!r}.")
-        self._first_only = synonyms == "first"
+        if synonyms not in ("mean", "first", "random"):
+            raise ValueError(f"VOCABULARY.SYNONYMS must be 'mean', 'first' or 'random', got {synonyms!r}.")
+        self._first_only, self._random = synonyms == "first", synonyms == "random"
         self._batch = sentences_per_batch
         self._capacity = capacity
         self._cache: OrderedDict[Vocabulary, tuple[tuple, Tensor]] = OrderedDict()
 
-    def __call__(self, encoder: TextEncoder, vocabulary: Vocabulary) -> TextFeatures:
+    def __call__(self, encoder: TextEncoder, vocabulary: Vocabulary, training: bool = False) -> TextFeatures:
         """Return the [T, P, C] unit embeddings of ``vocabulary``; ``P`` is its number of templates."""
-        parameters = encoder.text_parameters()
-        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
+        if training and self._random:
+            return TextFeatures(self._draw(encoder, vocabulary), vocabulary)
+        return TextFeatures(self._embed(encoder, vocabulary), vocabulary)
+
+    def _draw(self, encoder: TextEncoder, vocabulary: Vocabulary) -> Tensor:
+        """Return [T, P, C] of one word per class, from PyTorch's random numbers."""
+        picks = [int(torch.randint(len(words), ())) for words in vocabulary.synonyms]
+        if _is_trained(encoder):
+            words = tuple((words[pick],) for words, pick in zip(vocabulary.synonyms, picks, strict=True))
+            return self._embed(encoder, Vocabulary(words, vocabulary.templates))
+        # A frozen tower encodes every word once; a draw only picks rows.
+        every = Vocabulary(tuple((word,) for words in vocabulary.synonyms for word in words), vocabulary.templates)
+        starts = itertools.accumulate((len(words) for words in vocabulary.synonyms[:-1]), initial=0)
+        return self._embed(encoder, every)[[start + pick for start, pick in zip(starts, picks, strict=True)]]
+
+    def _embed(self, encoder: TextEncoder, vocabulary: Vocabulary) -> Tensor:
+        if _is_trained(encoder):
             self._cache.clear()  # fused optimizers change weights without raising their version
-            return TextFeatures(self._encode(encoder, vocabulary), vocabulary)
+            return self._encode(encoder, vocabulary)
 
         # In-place updates (optimizer steps, loading a checkpoint) raise a tensor's version; moving or
         # replacing it changes its address.
-        state = tuple((p.data_ptr(), p._version) for p in parameters)
+        state = tuple((p.data_ptr(), p._version) for p in encoder.text_parameters())
         cached = self._cache.get(vocabulary)
         if cached is None or cached[0] != state:
             # Not in inference mode, even during an evaluation: training may read the result later.
@@ -66,7 +84,7 @@ class TextBank:
             if len(self._cache) > self._capacity:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(vocabulary)
-        return TextFeatures(cached[1], vocabulary)
+        return cached[1]
 
     def _encode(self, encoder: TextEncoder, vocabulary: Vocabulary) -> Tensor:
         groups = [group for t in range(len(vocabulary)) for group in vocabulary.prompts(t)]
@@ -85,3 +103,7 @@ class TextBank:
             sums = embeddings.new_zeros(len(groups), embeddings.shape[1]).index_add(0, owner, embeddings)
             embeddings = F.normalize(sums, dim=-1)
         return embeddings.unflatten(0, (len(vocabulary), len(vocabulary.templates)))
+
+
+def _is_trained(encoder: TextEncoder) -> bool:
+    return torch.is_grad_enabled() and any(p.requires_grad for p in encoder.text_parameters())

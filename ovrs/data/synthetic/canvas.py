@@ -31,8 +31,17 @@ class Label(enum.IntEnum):
     GRASSLAND = 7
 
 
-CLASSES = ("building", "road", "car", "forest", "water", "farmland", "bare ground", "grassland")
-# The same classes in words that training never sees; no word is shared with CLASSES.
+CLASSES = (
+    "building|house|rooftop",
+    "road|highway|asphalt",
+    "car|vehicle|van",
+    "forest|trees",
+    "water|river|pond",
+    "farmland|crops|cropland",
+    "bare ground|soil|sand",
+    "grassland|grass|lawn",
+)
+# The same classes in words that training never sees; no word is shared with CLASSES or its synonyms.
 RENAMED_CLASSES = ("dwelling", "street", "automobile", "woods", "lake", "agricultural field", "dirt", "meadow")
 CLASS_COLOURS = np.array(
     [
