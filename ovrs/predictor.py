@@ -35,7 +35,8 @@ class Predictor:
     """Segments images into any classes.
 
     Args:
-        cfg: a configuration with ``MODEL.WEIGHTS``; see :meth:`from_files` for the short way.
+        cfg: a configuration with ``MODEL.WEIGHTS``; see :meth:`from_files` for the short way. A GPU that it names
+            (training writes down the device it ran on) is used where there is one, otherwise the CPU.
 
     Examples:
         >>> from ovrs import Predictor                                                 # doctest: +SKIP
@@ -49,8 +50,11 @@ class Predictor:
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty; a predictor needs a trained checkpoint.")
         cfg = cfg.clone()
-        if cfg.MODEL.DEVICE == "auto":
-            cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+        cfg.defrost()
+        if not torch.cuda.is_available():
+            cfg.MODEL.DEVICE = "cpu"
+        elif cfg.MODEL.DEVICE == "auto":
+            cfg.MODEL.DEVICE = "cuda"
         self.cfg = cfg
         self.model = build_model(cfg).eval()
         load_weights(self.model, cfg.MODEL.WEIGHTS)
@@ -78,6 +82,7 @@ class Predictor:
             DataError: a file that is not a readable 8-bit image.
             ValueError: an array of another type or shape.
         """
+        names = self.model.vocabulary(classes).names
         if not isinstance(image, np.ndarray):
             image = read_image(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -96,5 +101,5 @@ class Predictor:
         return Prediction(
             labels=result["labels"].cpu().numpy(),
             scores=result["scores"].cpu().numpy(),
-            names=self.model.vocabulary(classes).names,
+            names=names,
         )

@@ -193,21 +193,21 @@ class OpenVocabSegmenter(nn.Module):
                 logits = F.interpolate(logits, size=(kernel, kernel), mode="bilinear", align_corners=False)
                 return logits if softmax else logits.sigmoid()
 
-            scores = self.window(images, classify)
+            maps = list(zip(self.window(images, classify), sizes, strict=True))
         else:
 
             def classify(image: Tensor) -> Tensor:
                 logits = self.class_logits(image, vocabulary).float()
                 return logits if softmax else logits.sigmoid()
 
-            scores = whole_image_scores(images, sizes, classify, self.size_divisibility)
+            maps = whole_image_scores(images, sizes, classify, self.size_divisibility)
 
         results = []
-        for score, size in zip(scores, sizes, strict=True):
-            labels, best = label_map(score, size, softmax=softmax)
-            result = {"labels": labels, "scores": best}
+        for (score, padded_size), (height, width) in zip(maps, sizes, strict=True):
+            labels, best = label_map(score, padded_size, softmax=softmax)
+            result = {"labels": labels[:height, :width], "scores": best[:height, :width]}
             if self.keep_scores:
-                full = enlarge(score, size)
+                full = enlarge(score, padded_size)[:, :height, :width]
                 result["sem_seg"] = full.softmax(dim=0) if softmax else full
             results.append(result)
         return results

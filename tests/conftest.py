@@ -1,10 +1,16 @@
-"""Tiny towers and the configuration that builds them, shared by all tests. Nothing here or below uses the network."""
+"""Tiny towers, a drawn data set and a run of a few iterations, shared by all tests.
+
+Nothing here or below uses the network, and every test finds the catalogues and loggers as the first one did.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read once, when huggingface_hub is imported: a test that asks for a download fails at once.
@@ -14,9 +20,15 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import logger as detectron2_logger
 
 from ovrs.backbones import DinoPrior, OpenClipVLM, build_prior, build_vlm
 from ovrs.config import get_cfg
+from ovrs.data.synthetic import write_scenes
+from ovrs.engine import Trainer, prepare_run
+
+LOGGERS = ("fvcore", "detectron2", "ovrs", "detectron2.engine.train_loop")
 
 # Tiny tensors gain nothing from threads and lose much where several processes share the cores.
 torch.set_num_threads(1)
@@ -37,6 +49,32 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - detectron2's augmentations draw from the global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_catalogues(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    monkeypatch.delenv("OVRS_DATASETS", raising=False)
+    before = [(catalogue, dict(catalogue.data)) for catalogue in (DatasetCatalog, MetadataCatalog)]
+    yield
+    for catalogue, data in before:
+        catalogue.data.clear()
+        catalogue.data.update(data)
+
+
+@pytest.fixture(autouse=True)
+def _own_loggers() -> Iterator[None]:
+    """Starting a run adds handlers to loggers and stops their propagation; later tests must not see that."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers[:], logger.filters[:], logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, filters, propagate, level) in zip(loggers, before, strict=True):
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
+        logger.setLevel(level)
+    detectron2_logger.setup_logger.cache_clear()
+    detectron2_logger._cached_log_stream.cache_clear()
 
 
 @pytest.fixture
@@ -95,3 +133,22 @@ def tiny_vlm(tiny_cfg: CfgNode) -> OpenClipVLM:
 def tiny_prior(tiny_cfg: CfgNode) -> DinoPrior:
     """A frozen DINO with random weights, patch 4 at 32 pixels: grid 8 x 8, D = 24."""
     return build_prior(tiny_cfg)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four training and three validation scenes of 64 pixels, in a folder with a space."""
+    return write_scenes(tmp_path_factory.mktemp("drawn scenes"), train=4, val=3, size=64)
+
+
+@pytest.fixture
+def trained(tiny_cfg: CfgNode, scenes: Path, tmp_path: Path) -> Path:
+    """The folder that a short training run leaves, with ``config.yaml`` and ``model_final.pth``."""
+    tiny_cfg.DATASETS.TRAIN = (f"{scenes / 'scenes.yaml'}:train",)
+    tiny_cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+    tiny_cfg.SOLVER.MAX_ITER = 2
+    tiny_cfg.OUTPUT_DIR = str(tmp_path / "a run")
+    start = tmp_path / "start.yaml"
+    start.write_text(tiny_cfg.dump(), encoding="utf-8")
+    Trainer(prepare_run(Namespace(config_file=str(start), opts=[]))).train()
+    return Path(tiny_cfg.OUTPUT_DIR)

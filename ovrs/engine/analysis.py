@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ovrs.engine.original_work import TEXT_END, original_extra
+from ovrs.engine.original_work import NORMS, TEXT_END, TEXT_NORMS, original_extra
 from ovrs.engine.setup import build_model
 from ovrs.engine.stages import REST, STAGES, TEXT, around_stages, example_records
 from ovrs.segmenter import OpenVocabSegmenter
@@ -41,7 +41,8 @@ class Analysis:
         parameters: by part; the towers and the head add up to ``model``, the parts of the head to the head.
         macs: multiply-accumulates of one image by stage (``stages.STAGES``), of convolutions and matrix
             products; those of ``text`` are due once per vocabulary.
-        original_extra: multiply-accumulates that the original implementation does on top, by reason.
+        original_extra: multiply-accumulates that the original implementation does on top, by reason; and what
+            fvcore counts for normalisation layers.
         classes: number of classes, ``T``.
         passes: how many passes of the towers one image takes.
     """
@@ -57,22 +58,35 @@ class Analysis:
         """Multiply-accumulates of one image, text cached."""
         return sum(self.macs.values()) - self.macs[TEXT]
 
-    @property
-    def original_image_macs(self) -> int:
-        """The same of the original implementation."""
-        return self.image_macs + sum(n for what, n in self.original_extra.items() if what != TEXT_END)
+    def original_macs(self, *, text: bool = False, norms: bool = False) -> int:
+        """Multiply-accumulates of one image in the original implementation.
+
+        Args:
+            text: whether text is encoded too; otherwise it is cached.
+            norms: whether normalisation layers are counted too, as fvcore does.
+        """
+        left_out = {NORMS: not norms, TEXT_END: not text, TEXT_NORMS: not (text and norms)}
+        extra = sum(n for what, n in self.original_extra.items() if not left_out.get(what))
+        return self.image_macs + extra + (self.macs[TEXT] if text else 0)
 
     def table(self) -> str:
         """Return everything as text."""
         counts = [(name, f"{count.total:,}", f"{count.trained:,}") for name, count in self.parameters.items()]
         giga = [(stage, f"{n / GIGA:,.2f}") for stage, n in self.macs.items() if n]
         with_text = self.image_macs + self.macs[TEXT]
-        original_text = self.macs[TEXT] + self.original_extra.get(TEXT_END, 0)
         giga += [("sum, text cached", f"{self.image_macs / GIGA:,.2f}"), ("sum with text", f"{with_text / GIGA:,.2f}")]
-        giga += [(f"the original also computes: {w}", f"{n / GIGA:,.2f}") for w, n in self.original_extra.items()]
         giga += [
-            ("comparable with the papers, text cached", f"{self.original_image_macs / GIGA:,.2f}"),
-            ("comparable with the papers, with text", f"{(self.original_image_macs + original_text) / GIGA:,.2f}"),
+            (f"the original also computes: {what}", f"{n / GIGA:,.2f}")
+            for what, n in self.original_extra.items()
+            if n and what not in (NORMS, TEXT_NORMS)
+        ]
+        giga += [
+            (f"comparable with the papers, {what}", f"{n / GIGA:,.2f}")
+            for what, n in (
+                ("text cached", self.original_macs()),
+                ("with text", self.original_macs(text=True)),
+                ("with text, as fvcore counts", self.original_macs(text=True, norms=True)),
+            )
         ]
         heading = f"One image, {self.classes} classes, passes of the towers: {self.passes}"
         return "\n\n".join(
@@ -80,7 +94,7 @@ class Analysis:
                 tabulate(counts, ["parameters", "total", "trained"], colalign=("left", "right", "right")),
                 tabulate(giga, [heading, "giga-MACs"], colalign=("left", "right"), disable_numparse=True),
                 "MACs are multiply-accumulates of convolutions and matrix products; true FLOPs are twice these.\n"
-                "Papers in this field print MACs under the name of FLOPs.",
+                "Papers in this field print MACs under the name of FLOPs; fvcore adds normalisation layers to them.",
             ]
         )
 
@@ -93,7 +107,9 @@ class Analysis:
             "macs": dict(self.macs),
             "original_extra_macs": dict(self.original_extra),
             "image_macs_text_cached": self.image_macs,
-            "original_image_macs_text_cached": self.original_image_macs,
+            "original_image_macs_text_cached": self.original_macs(),
+            "original_image_macs_with_text": self.original_macs(text=True),
+            "original_image_macs_with_text_as_fvcore": self.original_macs(text=True, norms=True),
         }
 
 
@@ -159,7 +175,8 @@ def count_parameters(model: OpenVocabSegmenter) -> dict[str, ParameterCount]:
         "head": list(model.head.parameters()),
     }
     for name, part in model.head.named_children():
-        parts[f"head: {name}"] = list(part.parameters())
+        if members := list(part.parameters()):
+            parts[f"head: {name}"] = members
     parts["model"] = list(model.parameters())
     return {
         name: ParameterCount(sum(p.numel() for p in members), sum(p.numel() for p in members if p.requires_grad))

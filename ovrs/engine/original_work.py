@@ -1,16 +1,20 @@
 """Work of the original implementations that ours leaves out, by formula.
 
-The published cost of GSNet is that of its original code, which computes the padding of the class axis anew at
-every position, repeats the guidance of an image for every class, and runs the text tower over all 77 positions.
-With these terms added, our count can be compared with the paper's (gsnet spec, section 13.2).
+Papers print the cost of their original code. GSNet's computes the padding of the class axis anew at every position
+and repeats the guidance of an image for every class; HG-RSOVSSeg's forms the text attention of every class in full and
+upsamples before it convolves; both run the text tower over all 77 positions and project the query and key of
+the last image block, which nothing reads. With these terms added, our count can be compared with theirs (gsnet spec,
+section 13.2; HG-RSOVSSeg spec, section 13.2).
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import open_clip
 from torch import Tensor, nn
@@ -19,12 +23,19 @@ from ovrs.backbones import VLM
 from ovrs.heads.blocks.class_attention import ClassAttention
 from ovrs.heads.blocks.decoder import GuidedUpsampling
 from ovrs.heads.blocks.swin import GuidedWindowAttention
+from ovrs.heads.blocks.text_attention import Attended, TextAttention
 
-PADDING, GUIDANCE, TEXT_END = (
+PADDING, GUIDANCE, ATTENTION, UPSAMPLING, LAST_BLOCK, TEXT_END = (
     "padding of the class attention",
     "guidance repeated per class",
+    "text attention not factored",
+    "upsampling apart from its convolution",
+    "query, key and class token of the last block",
     "text behind the last word",
 )
+# Not products, but fvcore, with which HG-RSOVSSeg was counted, has them in its sum.
+NORMS, TEXT_NORMS = "normalisation", "normalisation, text"
+_PER_ELEMENT, _PER_ELEMENT_PLAIN = 5, 4  # fvcore's price of a norm with and without its own scale and shift
 
 
 @contextmanager
@@ -39,27 +50,47 @@ def original_extra(model: nn.Module, vlm: VLM) -> Iterator[Counter[str]]:
         {what: multiply-accumulates}, filled by every call of the model.
     """
     extra: Counter[str] = Counter()
-    hooks = []
-
-    def count(what: str, module: nn.Module, formula: Any) -> None:
-        hooks.append(module.register_forward_hook(lambda m, args, _: extra.update({what: formula(m, *args)})))
-
-    for module in model.modules():
-        if isinstance(module, ClassAttention):
-            count(PADDING, module, _class_padding)
-        elif isinstance(module, GuidedWindowAttention):
-            count(GUIDANCE, module, _window_guidance)
-        elif isinstance(module, GuidedUpsampling):
-            count(GUIDANCE, module, _decoder_guidance)
     clip = getattr(vlm, "clip", None)
-    if isinstance(clip, open_clip.CLIP):
-        context = clip.positional_embedding.shape[0]
-        count(TEXT_END, clip.transformer, lambda tower, x, **_: _text_end(tower, x, context))
-    try:
+    context = len(clip.positional_embedding) if isinstance(clip, open_clip.CLIP) else 0
+    with ExitStack() as stack:
+
+        def count(what: str, module: nn.Module, formula: Callable[..., int]) -> None:
+            hook = module.register_forward_hook(lambda m, args, _: extra.update({what: formula(m, *args)}))
+            stack.callback(hook.remove)
+
+        of_text = {id(parameter) for parameter in vlm.text_parameters()}
+        for module in model.modules():
+            if isinstance(module, ClassAttention):
+                count(PADDING, module, _class_padding)
+            elif isinstance(module, GuidedWindowAttention):
+                count(GUIDANCE, module, _window_guidance)
+            elif isinstance(module, GuidedUpsampling):
+                count(GUIDANCE, module, _decoder_guidance)
+                count(UPSAMPLING, module, _upsampling_apart)
+            elif isinstance(module, TextAttention):
+                attend = _reporting(module.attend, functools.partial(_text_attention, module, extra))
+                stack.enter_context(mock.patch.object(module, "attend", attend))
+            elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+                if id(module.weight) in of_text:
+                    count(TEXT_NORMS, module, lambda m, x: _norm(m, x) // x.shape[1] * (context or x.shape[1]))
+                else:
+                    count(NORMS, module, _norm)
+        if clip is not None:
+            projection = clip.visual.proj
+            count(LAST_BLOCK, clip.visual.ln_post, lambda _, x: _last_block(x, projection))
+        if context:
+            count(TEXT_END, clip.transformer, lambda tower, x, **_: _text_end(tower, x, context))
         yield extra
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+
+def _reporting(function: Callable[..., Any], report: Callable[[Any], None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapped(*args: Any) -> Any:
+        result = function(*args)
+        report(result)
+        return result
+
+    return wrapped
 
 
 def _class_padding(module: ClassAttention, x: Tensor, guidance: Tensor, pooling: int = 1) -> int:
@@ -81,11 +112,47 @@ def _window_guidance(module: GuidedWindowAttention, x: Tensor, *_: Any) -> int:
 
 
 def _decoder_guidance(module: GuidedUpsampling, x: Tensor, share: Tensor | None) -> int:
-    """The guidance's part of the first convolution, for all classes but one."""
+    """The guidance's part of the first convolution, for all classes but one, where they share it."""
+    if share is None or share.dim() == 5:
+        return 0
     images, classes, _, height, breadth = x.shape
     out, channels, *kernel = module.conv1.weight.shape
     per_cell = (channels - module.up_dim) * out * kernel[0] * kernel[1]
     return (classes - 1) * images * 4 * height * breadth * per_cell
+
+
+def _upsampling_apart(module: GuidedUpsampling, x: Tensor, _: Tensor | None) -> int:
+    """The transposed convolution and its part of the first convolution, less what the merged one takes."""
+    if not module.merge:
+        return 0
+    images, classes, channels, height, breadth = x.shape
+    up, out = module.up_dim, module.conv1.out_channels
+    cells = height * breadth
+    apart = 4 * cells * up * (channels + 9 * out)
+    merged = 16 * (height + 1) * (breadth + 1) * channels * out
+    # Made once per pass: all pairs of weights, their sums along both axes, and the bias with its map.
+    weights = channels * out * (36 * up + 144 + 96) + 9 * out * (up + 4 * cells)
+    return images * classes * (apart - merged) - weights
+
+
+def _text_attention(module: TextAttention, extra: Counter[str], attended: Attended) -> None:
+    """The weighted values of every class, their mixing, and the instance norms before and after."""
+    images, channels, height, breadth = attended.visual.shape
+    classes, pixels = attended.weights.shape[1], height * breadth
+    maps = images * classes * channels * pixels
+    extra[ATTENTION] += maps * (1 + channels) - classes * channels**2
+    extra[NORMS] += _PER_ELEMENT_PLAIN * (images * module.query.out_channels * pixels + maps)
+
+
+def _last_block(x: Tensor, projection: Tensor) -> int:
+    """Query and key through both projections, and the class token through all that values take.
+
+    Args:
+        x: [B, h * w, W] tokens that end the block.
+        projection: [W, C] weight that comes after it.
+    """
+    images, tokens, width = x.shape
+    return images * ((tokens + 1) * 4 * width**2 + 10 * width**2 + projection.numel())
 
 
 def _text_end(tower: nn.Module, x: Tensor, context: int) -> int:
@@ -94,3 +161,7 @@ def _text_end(tower: nn.Module, x: Tensor, context: int) -> int:
     per_token = sum(parameter.numel() for parameter in tower.parameters() if parameter.ndim == 2)
     attention = 2 * width * len(tower.resblocks) * (context**2 - length**2)
     return sentences * ((context - length) * per_token + attention)
+
+
+def _norm(module: nn.LayerNorm | nn.GroupNorm, x: Tensor) -> int:
+    return x.numel() * (_PER_ELEMENT if module.weight is not None else _PER_ELEMENT_PLAIN)

@@ -71,7 +71,7 @@ def prepare_run(args: argparse.Namespace) -> CfgNode:
         ConfigError: see :func:`ovrs.config.load_config`; or no config file was given.
     """
     if not args.config_file:
-        raise ConfigError("no configuration given: use --config-file, for example configs/gsnet/vitb16.yaml.")
+        raise ConfigError("no configuration given: use --config-file, for example configs/demo/gsnet.yaml.")
     cfg = load_config(args.config_file, args.opts)
     if cfg.MODEL.DEVICE == "auto":
         cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -78,7 +78,11 @@ class HGRSOVSSegHead(Head):
         _check(vlm, guidance_channels, aggregation, use_tam, use_hgu)
         channels = tuple(guidance_channels) if use_hgu else ()
         blocks = tapped_blocks(guidance_blocks, vlm.depth, len(guidance_channels), f"{_KEY}.GUIDANCE_BLOCKS")
-        self.blocks = tuple(reversed(blocks)) if use_hgu else ()  # of each level, deepest first
+        if list(blocks) != sorted(blocks):
+            raise ValueError(
+                f"{_KEY}.GUIDANCE_BLOCKS go from shallow to deep (level 1 reads the last of them); got {list(blocks)}."
+            )
+        self.blocks = blocks[::-1] if use_hgu else ()  # of each level
         self.mean_prompts = aggregation != "cost"
         self.class_chunk = class_chunk
 

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovrs.inference.labels import enlarge
-
 
 def whole_image_scores(
     images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], classify: Callable[[Tensor], Tensor], divisor: int
-) -> list[Tensor]:
+) -> list[tuple[Tensor, tuple[int, int]]]:
     """Score normalised images in one pass each (gsnet spec, section 7.3, with its padding bug mended).
 
     The originals pad images to a multiple of 32 and forget to cut the padding off again, which stretches
@@ -25,7 +23,10 @@ def whole_image_scores(
         divisor: images are padded with 0 (right, bottom) to a multiple of this.
 
     Returns:
-        Per image the scores [T, height, width].
+        Per image the scores [T, h', w'], padding included, as ``classify`` gave them, and the (height, width) that
+        the padded image has where the image itself has the wanted size. Enlarged to that, the first ``height`` rows
+        and ``width`` columns are the result. The caller does so a few classes at a time: all classes at full size
+        may take gigabytes.
     """
     results = []
     for image, (height, width) in zip(images, sizes, strict=True):
@@ -35,6 +36,5 @@ def whole_image_scores(
             round(height * padded.shape[-2] / own_height),
             round(width * padded.shape[-1] / own_width),
         )
-        scores = enlarge(classify(padded[None])[0], full)
-        results.append(scores[:, :height, :width])
+        results.append((classify(padded[None])[0], full))
     return results

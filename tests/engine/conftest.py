@@ -1,10 +1,9 @@
-"""A drawn data set, a tiny configuration that trains on it, and train_net.py inside and outside this process."""
+"""A tiny configuration that trains on the drawn scenes, and train_net.py inside and outside this process."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import os
 import subprocess
 import sys
@@ -13,45 +12,11 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
-from detectron2.utils import logger as detectron2_logger
 
-from ovrs.data.synthetic import write_scenes
 from ovrs.engine import launch_processes
 
 ROOT = Path(__file__).parents[2]
-LOGGERS = ("fvcore", "detectron2", "ovrs", "detectron2.engine.train_loop")
-
-
-@pytest.fixture(autouse=True)
-def _own_catalogues() -> Iterator[None]:
-    before = [(catalogue, dict(catalogue.data)) for catalogue in (DatasetCatalog, MetadataCatalog)]
-    yield
-    for catalogue, data in before:
-        catalogue.data.clear()
-        catalogue.data.update(data)
-
-
-@pytest.fixture(autouse=True)
-def _own_loggers() -> Iterator[None]:
-    """Starting a run adds handlers to loggers and stops their propagation; later tests must not see that."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(logger.handlers[:], logger.filters[:], logger.propagate, logger.level) for logger in loggers]
-    yield
-    for logger, (handlers, filters, propagate, level) in zip(loggers, before, strict=True):
-        for handler in set(logger.handlers) - set(handlers):
-            handler.close()
-        logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
-        logger.setLevel(level)
-    detectron2_logger.setup_logger.cache_clear()
-    detectron2_logger._cached_log_stream.cache_clear()
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four training and three validation scenes of 64 pixels, in a folder with a space."""
-    return write_scenes(tmp_path_factory.mktemp("drawn scenes"), train=4, val=3, size=64)
 
 
 @pytest.fixture

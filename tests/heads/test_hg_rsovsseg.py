@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from heads.head_inputs import choose_classes, choose_images, filled, random_inputs
 from heads.hg_reference import naive_head
-from torch.utils._python_dispatch import TorchDispatchMode
+from peak_memory import PeakMemory
 
 from ovrs.heads import HGRSOVSSegHead
 from ovrs.heads.blocks.decoder import GuidedUpsampling
 from ovrs.structures import ImageFeatures, TextFeatures, TowerSpec
+from ovrs.vocabulary import Vocabulary
 
 VLM = TowerSpec(width=24, depth=6, patch_size=16, input_size=96, joint_dim=48)  # 6 x 6 cells
 VITL14 = TowerSpec(width=1024, depth=24, patch_size=14, input_size=512, joint_dim=768)
@@ -121,43 +122,18 @@ def test_classes_in_chunks_give_the_same_logits(variant, chunk):
     assert max(passes) == (chunk or 5)
 
 
-class PeakMemory(TorchDispatchMode):
-    """Follows the bytes of all tensors made inside, and the most there were at one time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor):
-                self._follow(tensor.untyped_storage())
-        return result
-
-    def _follow(self, storage) -> None:
-        address, size = storage._cdata, storage.nbytes()
-        if address in self._known:
-            return
-        self._known.add(address)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, address, size)
-
-    def _forget(self, address: int, size: int) -> None:
-        self._known.discard(address)
-        self.now -= size
-
-
-def test_150_classes_need_less_than_twice_the_memory_of_10():
-    vlm = TowerSpec(width=64, depth=12, patch_size=16, input_size=128, joint_dim=128)
-    head = HGRSOVSSegHead(vlm=vlm, guidance_channels=(64, 32)).eval()
+def test_150_classes_at_512_need_less_than_twice_the_memory_of_10(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # it knows no meta device
+    with torch.device("meta"):  # memory is counted, not taken
+        head = HGRSOVSSegHead(vlm=VITL14).eval()
 
     def peak(classes: int) -> int:
-        inputs = random_inputs(head, vlm, None, classes=classes, images=1)
+        dense, *blocks = (torch.empty(1, width, 36, 36, device="meta") for width in (768, 1024, 1024))
+        image = ImageFeatures(dense, dict(zip((7, 15), blocks, strict=True)))
+        words = Vocabulary.from_strings([f"class {t}" for t in range(classes)], ["{}"] * 14)
+        text = TextFeatures(torch.empty(classes, 14, 768, device="meta"), words)
         with torch.no_grad(), PeakMemory() as memory:
-            head(*inputs)
+            assert head(image, text, None).shape == (1, classes, 144, 144)
         return memory.peak
 
     of_ten, of_many = peak(10), peak(150)
@@ -227,6 +203,7 @@ def test_without_upsampling_no_blocks_are_asked_for():
         ({"guidance_channels": ()}, "GUIDANCE_CHANNELS"),
         ({"guidance_blocks": (3,)}, r"GUIDANCE_BLOCKS must name 2 blocks.*got \[3\]"),
         ({"guidance_blocks": (1, 5)}, "between 0 and 4"),
+        ({"guidance_blocks": (4, 1)}, r"GUIDANCE_BLOCKS go from shallow to deep .*got \[4, 1\]"),
     ],
 )
 def test_options_that_do_not_fit_name_the_key(options, message):

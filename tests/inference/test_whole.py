@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ovrs.inference import whole_image_scores
+from ovrs.inference.labels import enlarge
 
 
 def coarse(images: torch.Tensor) -> torch.Tensor:
@@ -16,6 +19,12 @@ def ramp(height: int, width: int) -> torch.Tensor:
     return torch.stack([rows, columns, rows + columns])
 
 
+def at_full_size(images: list, sizes: list, classify: Callable, divisor: int) -> list[torch.Tensor]:
+    """The scores enlarged and without padding, all classes at once."""
+    maps = whole_image_scores(images, sizes, classify, divisor)
+    return [enlarge(scores, full)[:, :h, :w] for (scores, full), (h, w) in zip(maps, sizes, strict=True)]
+
+
 @pytest.mark.parametrize("size", [(32, 64), (64, 32)])
 def test_multiples_of_the_divisor_are_enlarged_straight(size: tuple[int, int]):
     image = torch.rand(3, *size)
@@ -25,7 +34,7 @@ def test_multiples_of_the_divisor_are_enlarged_straight(size: tuple[int, int]):
         seen.append(images)
         return coarse(images)
 
-    scores = whole_image_scores([image], [(100, 90)], classify, 32)[0]
+    scores = at_full_size([image], [(100, 90)], classify, 32)[0]
     assert torch.equal(seen[0], image[None])
     torch.testing.assert_close(scores, F.interpolate(coarse(image[None]), size=(100, 90), mode="bilinear")[0])
 
@@ -39,14 +48,14 @@ def test_padding_is_cut_off_again(size: tuple[int, int]):
         seen.append(tuple(images.shape[-2:]))
         return images
 
-    scores = whole_image_scores([image], [size], classify, 32)[0]
+    scores = at_full_size([image], [size], classify, 32)[0]
     assert seen == [tuple(-(-side // 32) * 32 for side in size)]
     assert torch.equal(scores, image)
 
 
 def test_padding_does_not_stretch_an_enlarged_result():
     image = ramp(40, 50)
-    scores = whole_image_scores([image], [(80, 100)], lambda images: images, 32)[0]
+    scores = at_full_size([image], [(80, 100)], lambda images: images, 32)[0]
     assert scores.shape == (3, 80, 100)
     expected = F.interpolate(image[None], size=(80, 100), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(scores[:, :-2, :-2], expected[:, :-2, :-2])
@@ -55,7 +64,14 @@ def test_padding_does_not_stretch_an_enlarged_result():
 def test_each_image_has_its_own_size_and_pass():
     images = [torch.rand(3, 20, 30), torch.rand(3, 32, 32), torch.rand(3, 50, 10)]
     sizes = [(20, 30), (64, 48), (25, 5)]
-    together = whole_image_scores(images, sizes, coarse, 16)
+    together = at_full_size(images, sizes, coarse, 16)
     assert [tuple(scores.shape) for scores in together] == [(3, *size) for size in sizes]
     for image, size, scores in zip(images, sizes, together, strict=True):
-        assert torch.equal(scores, whole_image_scores([image], [size], coarse, 16)[0])
+        assert torch.equal(scores, at_full_size([image], [size], coarse, 16)[0])
+
+
+@pytest.mark.parametrize(("size", "full"), [((32, 64), (1000, 2000)), ((40, 50), (1600, 2560))])
+def test_scores_stay_as_small_as_the_model_makes_them(size: tuple[int, int], full: tuple[int, int]):
+    ((scores, enlarged),) = whole_image_scores([torch.rand(3, *size)], [(1000, 2000)], coarse, 32)
+    assert scores.shape == (3, -(-size[0] // 32) * 8, -(-size[1] // 32) * 8)
+    assert enlarged == full

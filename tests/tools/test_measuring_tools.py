@@ -1,30 +1,11 @@
 """The two tools that measure a model, as their users call them."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from ovrs.engine import benchmark
-
-TOOLS = Path(__file__).parents[2] / "tools"
-
-
-@pytest.fixture
-def run_tool(monkeypatch, capsys):
-    """Run the main function of a tool with a command line and return what it prints."""
-
-    def run(name: str, *arguments: object) -> str:
-        spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        module.main()
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture

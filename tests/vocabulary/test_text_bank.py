@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import random
 import zlib
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -74,7 +76,7 @@ def test_first_encodes_only_the_first_word(frozen):
 
 
 def test_unknown_synonym_rule_is_refused():
-    with pytest.raises(ValueError, match=r"VOCABULARY.SYNONYMS must be 'mean' or 'first', got 'all'"):
+    with pytest.raises(ValueError, match=r"VOCABULARY\.SYNONYMS must be 'mean', 'first' or 'random', got 'all'"):
         TextBank("all")
 
 
@@ -89,6 +91,90 @@ def test_classes_keep_their_order(frozen):
     reversed_words = Vocabulary.from_strings(["tree|forest", "road", "sea|lake|pond"], WORDS.templates)
     bank = TextBank()
     torch.testing.assert_close(bank(frozen, reversed_words).embeddings, bank(frozen, WORDS).embeddings.flip(0))
+
+
+# ---------------------------------------------------------------------- one word at random
+
+
+def in_all_templates(encoder, word: str) -> torch.Tensor:
+    """Return the [P, C] unit embeddings of one word."""
+    sentences = [template.replace("{}", word) for template in WORDS.templates]
+    return F.normalize(torch.stack([encoder.raw(sentence) for sentence in sentences]) @ encoder.weight.detach(), dim=1)
+
+
+def drawn_words(bank, encoder) -> tuple[str, ...]:
+    """Return the word of every class that one training call of ``bank`` embeds.
+
+    Each of its embeddings must be that of exactly one of the class's words, the same word in every template.
+    """
+    found = bank(encoder, WORDS, training=True).embeddings.detach()
+    drawn = []
+    for words, embeddings in zip(WORDS.synonyms, found, strict=True):
+        matching = [word for word in words if torch.allclose(in_all_templates(encoder, word), embeddings, atol=1e-6)]
+        drawn.extend(matching)
+        assert len(matching) == 1
+    return tuple(drawn)
+
+
+@pytest.fixture(params=[False, True], ids=["frozen", "trained"])
+def any_tower(request, encoder):
+    return encoder.requires_grad_(request.param)
+
+
+def test_training_draws_every_listed_word_in_turn(any_tower):
+    bank = TextBank("random")
+    draws = [drawn_words(bank, any_tower) for _ in range(60)]
+    assert [set(words) for words in zip(*draws, strict=True)] == [set(words) for words in WORDS.synonyms]
+    assert len(set(draws)) == 6  # 3 words times 1 times 2, independent of each other
+
+
+def test_draws_follow_the_seed_and_nothing_else(any_tower):
+    def draws(bank):
+        torch.manual_seed(7)
+        return [drawn_words(bank, any_tower) for _ in range(8)]
+
+    used = TextBank("random")
+    first = draws(used)
+    np.random.seed(1)  # noqa: NPY002 - the global generator is what must not matter
+    random.seed(1)
+    assert draws(used) == first  # with a filled cache
+    assert draws(TextBank("random")) == first
+    assert len(set(first)) > 1
+
+
+def test_frozen_tower_encodes_each_word_once_for_all_draws(frozen):
+    bank = TextBank("random")
+    for _ in range(20):
+        bank(frozen, WORDS, training=True)
+    assert len(frozen.batches) == 1
+    assert sorted(frozen.sentences) == sorted(
+        template.replace("{}", word) for words in WORDS.synonyms for word in words for template in WORDS.templates
+    )
+
+
+def test_trained_tower_encodes_only_the_drawn_words_and_learns_from_them(encoder):
+    bank = TextBank("random")
+    for _ in range(3):
+        encoder.zero_grad()
+        encoder.batches.clear()
+        text = bank(encoder, WORDS, training=True)
+        assert text.vocabulary is WORDS
+        assert len(encoder.sentences) == len(WORDS) * len(WORDS.templates)
+        for t, in_templates in enumerate(zip(encoder.sentences[::2], encoder.sentences[1::2], strict=True)):
+            assert in_templates in zip(*WORDS.prompts(t), strict=True)
+        text.embeddings[0].sum().backward()
+        assert encoder.weight.grad.abs().max() > 0
+
+
+def test_evaluation_takes_the_mean_of_all_words(any_tower):
+    with torch.no_grad():
+        found = TextBank("random")(any_tower, WORDS).embeddings
+        torch.testing.assert_close(found, TextBank("mean")(any_tower, WORDS).embeddings)
+
+
+def test_training_takes_the_mean_where_nothing_is_drawn(frozen):
+    bank = TextBank("mean")
+    assert bank(frozen, WORDS, training=True).embeddings is bank(frozen, WORDS).embeddings
 
 
 # ---------------------------------------------------------------------- caching

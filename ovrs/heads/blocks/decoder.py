@@ -1,4 +1,4 @@
-"""Upsampling of cost maps with guidance from the image (CAT-Seg's decoder stage, GSNet's RIPD)."""
+"""Upsampling of class maps with guidance (CAT-Seg's decoder stage, GSNet's RIPD, HG-RSOVSSeg's HGU)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ from torch import Tensor, nn
 GROUP_WIDTH = 16  # channels per group of the decoders' GroupNorm
 
 
-# What a fine row takes from the coarse grid: [row of the pair, kernel row, half of the cell, tap of the 3x3 kernel].
-# Fine row 2y + r under tap d reads a half of cell y - 1 + r or y + r, the two rows that the 2x2 kernel sees.
-_TAPS = torch.zeros(2, 2, 2, 3)
-for _row in range(2):
-    for _tap in range(3):
-        _cell, _half = divmod(_row + _tap - 1, 2)
-        _TAPS[_row, _cell + 1 - _row, _half, _tap] = 1
+def _taps() -> Tensor:
+    """Return where a fine row under a 3x3 kernel finds its values on the coarse grid.
+
+    Fine row 2y + r under tap d reads one half of cell y - 1 + r or y + r, the two rows that a 2x2 kernel sees: 1 at
+    [row of the pair r, kernel row, half of the cell, tap d].
+    """
+    taps = torch.zeros(2, 2, 2, 3)
+    for row in range(2):
+        for tap in range(3):
+            cell, half = divmod(row + tap - 1, 2)
+            taps[row, cell + 1 - row, half, tap] = 1
+    return taps
+
+
+_TAPS = _taps()
 
 
 class GuidedUpsampling(nn.Module):
@@ -82,7 +90,7 @@ class GuidedUpsampling(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # weights, not activations: rounded once, when used
             taps = _TAPS.to(own)
             pairs = torch.einsum("ouyx,iuab->oiyaxb", own, self.up.weight)
-            kernels = torch.einsum("rcay,sdbx,oiyaxb->rsoicd", taps, taps, pairs)
+            kernels = torch.einsum("sdbx,rcoixb->rsoicd", taps, torch.einsum("rcay,oiyaxb->rcoixb", taps, pairs))
             of_bias = torch.einsum("ouyx,u->oyx", own, self.up.bias)[:, None]
 
         # Padded by one, the 2x2 kernel of row r and column s starts at the cell (r, s).

@@ -1,0 +1,216 @@
+"""What CONTRIBUTING.md promises, done from outside the package: a head, a data set, backbones."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from ovrs.backbones import CATALOGUE, PRIOR_REGISTRY, VLM, VLM_REGISTRY, Prior, build_vlm
+from ovrs.backbones.weights import WeightsEntry
+from ovrs.config import load_config
+from ovrs.data import SegmentationMapper, resolve_datasets
+from ovrs.engine import Trainer, build_model
+from ovrs.structures import ImageFeatures, PriorFeatures, TowerSpec
+
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+
+
+@pytest.fixture(autouse=True)
+def _own_registries(monkeypatch):
+    for registry in (SEM_SEG_HEADS_REGISTRY, VLM_REGISTRY, PRIOR_REGISTRY):
+        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
+
+
+@pytest.fixture
+def configure(tiny_cfg, scenes, tmp_path):
+    """Write a YAML of a few keys on top of the tiny configuration, read it, and return it ready for training."""
+    tiny_cfg.DATASETS.TRAIN = (f"{scenes / 'scenes.yaml'}:train",)
+    tiny_cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+    tiny_cfg.SOLVER.MAX_ITER = 1
+    (tmp_path / "base.yaml").write_text(tiny_cfg.dump(), encoding="utf-8")
+
+    def configure(**model):
+        content = {"_BASE_": "base.yaml", "MODEL": model}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        return load_config(tmp_path / "mine.yaml")
+
+    return configure
+
+
+def changed_by_a_step(cfg) -> set[str]:
+    """Train for one iteration and return the names of the parameters that it moved."""
+    trainer = Trainer(cfg)
+    before = {name: parameter.clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    return {name for name, parameter in trainer.model.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+def segment(model: nn.Module, classes: list[str]) -> torch.Tensor:
+    """Return [T, 48, 40], the scores of a random image."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, 48, 40), dtype=torch.uint8, generator=generator)
+    model.eval().keep_scores = True
+    with torch.inference_mode():
+        return model([{"image": image, "vocabulary": classes}])[0]["sem_seg"]
+
+
+# ---------------------------------------------------------------------- a head
+
+
+@pytest.fixture
+def cosine_head(tmp_path):
+    """The head of CONTRIBUTING.md as a module outside the package, imported."""
+    (code,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+        if "class CosineHead" in block
+    ]
+    path = tmp_path / "contributed.py"
+    path.write_text(code, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("contributed", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CosineHead
+
+
+def test_head_of_the_guide_is_found_by_its_name(cosine_head, configure):
+    model = build_model(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
+    assert type(model.head) is cosine_head
+
+
+def test_head_of_the_guide_trains(cosine_head, configure):
+    changed = changed_by_a_step(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
+    assert {"head.adapt.weight", "head.adapt.bias"} <= changed
+    assert any(name.startswith("vlm.clip.visual.") for name in changed)
+    assert any(name.startswith("vlm.clip.transformer.") for name in changed)
+
+
+def test_head_of_the_guide_segments_into_any_classes(cosine_head, configure):
+    model = build_model(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
+    scores = segment(model, ["road", "tree", "house"])
+    assert scores.shape == (3, 48, 40)
+    assert scores.std() > 0
+    torch.testing.assert_close(segment(model, ["house", "road", "tree"]), scores[[2, 0, 1]])
+
+
+# ---------------------------------------------------------------------- a data set
+
+
+def test_data_set_needs_one_card_and_no_python(tmp_path, tiny_cfg):
+    folder = tmp_path / "my data"
+    stored = np.array([[1, 1, 7], [7, 0, 0]], np.uint8)
+    for name, array in (("images", np.dstack([stored] * 3)), ("masks", stored)):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(array).save(folder / name / "a_1.png")
+    card = """
+        name: harbour
+        classes: [ship|boat, quay]
+        labels: {ids: {1: ship, 7: quay}, ignore: [0]}
+        splits: {all: {images: images, labels: masks}}
+    """
+    (folder / "harbour.yaml").write_text(card, encoding="utf-8")
+
+    (name,) = resolve_datasets([str(folder / "harbour.yaml")])
+    assert name == "harbour_all"
+    assert MetadataCatalog.get(name).class_strings == ("ship|boat", "quay")
+    (record,) = DatasetCatalog.get(name)
+    sample = SegmentationMapper(tiny_cfg, False, dataset_names=[name])(record)
+    assert sample["sem_seg"].tolist() == [[0, 0, 1], [1, 255, 255]]
+    np.testing.assert_array_equal(sample["image"].numpy(), np.stack([stored] * 3))
+
+    tiny_cfg.DATASETS.TRAIN = (str(folder / "harbour.yaml"),)
+    tiny_cfg.SOLVER.MAX_ITER, tiny_cfg.SOLVER.IMS_PER_BATCH = 1, 1
+    assert changed_by_a_step(tiny_cfg)
+
+
+# ---------------------------------------------------------------------- backbones
+
+
+def test_weights_of_a_known_family_need_one_catalogue_entry(tiny_cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch home"))
+    cache = tmp_path / "torch home" / "hub" / "ovrs"
+    cache.mkdir(parents=True)
+    expected = build_vlm(tiny_cfg).clip.state_dict()
+    save_file(expected, cache / "TinyCLIP.safetensors")
+    entry = WeightsEntry(
+        arch=tiny_cfg.MODEL.VLM.ARCH,
+        source="a test",
+        licence="CC0",
+        file="TinyCLIP.safetensors",
+        sha256=hashlib.sha256((cache / "TinyCLIP.safetensors").read_bytes()).hexdigest(),
+        activation="quick_gelu",
+    )
+    monkeypatch.setitem(CATALOGUE, "test/tiny", entry)
+
+    torch.manual_seed(1)
+    random = build_vlm(tiny_cfg).clip.state_dict()
+    assert any(not torch.equal(tensor, expected[name]) for name, tensor in random.items())
+    tiny_cfg.MODEL.VLM.WEIGHTS = "test/tiny"
+    loaded = build_vlm(tiny_cfg).clip.state_dict()
+    assert set(loaded) == set(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
+
+
+class LinearVLM(VLM):
+    """Patches through one linear layer, words as fixed random vectors through another; four equal "blocks"."""
+
+    def __init__(self, cfg, *, load_weights=True):
+        super().__init__()
+        self.patches, self.words = nn.Conv2d(3, 16, 8, stride=8), nn.Linear(16, 16)
+        self.spec = TowerSpec(width=16, depth=4, patch_size=8, input_size=cfg.MODEL.VLM.INPUT_SIZE, joint_dim=16)
+
+    def encode_image(self, image, request):
+        dense = self.patches(image)
+        return ImageFeatures(dense, dict.fromkeys(request.vlm_blocks, dense))
+
+    def encode_text(self, sentences):
+        generators = [torch.Generator().manual_seed(zlib.crc32(sentence.encode())) for sentence in sentences]
+        return self.words(torch.stack([torch.randn(16, generator=generator) for generator in generators]))
+
+    def image_parameters(self):
+        return list(self.patches.parameters())
+
+    def text_parameters(self):
+        return list(self.words.parameters())
+
+
+class LinearPrior(Prior):
+    """Patches through one frozen linear layer; four equal "blocks"."""
+
+    def __init__(self, cfg, *, load_weights=True):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 24, 4, stride=4).requires_grad_(False)
+        self.spec = TowerSpec(width=24, depth=4, patch_size=4, input_size=cfg.MODEL.PRIOR.INPUT_SIZE)
+
+    def forward(self, image, request):
+        dense = self.patches(image)
+        return PriorFeatures(dense, dict.fromkeys(request.prior_blocks, dense))
+
+
+def test_towers_of_new_families_train_and_segment_under_a_published_head(configure):
+    VLM_REGISTRY.register(LinearVLM)
+    PRIOR_REGISTRY.register(LinearPrior)
+    cfg = configure(VLM={"NAME": "LinearVLM"}, PRIOR={"NAME": "LinearPrior"})
+    changed = changed_by_a_step(cfg)
+    assert {"vlm.patches.weight", "vlm.words.weight"} <= changed
+    assert any(name.startswith("head.") for name in changed)
+    assert not any(name.startswith("prior.") for name in changed)
+
+    model = build_model(cfg)
+    assert (type(model.vlm), type(model.prior)) == (LinearVLM, LinearPrior)
+    scores = segment(model, ["road", "tree", "house"])
+    assert scores.shape == (3, 48, 40)
+    torch.testing.assert_close(segment(model, ["house", "road", "tree"]), scores[[2, 0, 1]], atol=1e-5, rtol=1e-4)
