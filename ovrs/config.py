@@ -274,7 +274,9 @@ def _merge(cfg: CfgNode, content: dict, source: str, prefix: tuple[str, ...] = (
         else:
             if ".".join(keys) in PATH_KEYS and isinstance(value, str):
                 beside = Path(source).parent / value
-                value = str(beside) if beside.is_file() else value
+                value = (
+                    str(beside.resolve()) if beside.is_file() else value
+                )  # absolute: config.yaml is used from anywhere
             _assign(cfg, keys, value, source)
 
 

@@ -69,12 +69,11 @@ def test_dotted_name_in_a_document_can_be_imported(document, name):
     assert hasattr(importlib.import_module(module), attribute), f"{document} mentions {name}"
 
 
-@pytest.mark.parametrize(
-    "file", sorted((*ROOT.glob("*.py"), *ROOT.glob("ovrs/**/*.py"), *ROOT.glob("tools/*.py"))), ids=str
-)
-def test_configuration_file_named_in_code_exists(file):
-    for path in re.findall(r"configs/[\w./-]+\.(?:yaml|json)", file.read_text(encoding="utf-8")):
-        assert (ROOT / path).is_file(), f"{file} mentions {path}"
+def test_configuration_files_named_in_code_exist():
+    files = [file for pattern in ("*.py", "ovrs/**/*.py", "tools/*.py") for file in ROOT.glob(pattern)]
+    named = [(file, path) for file in files for path in CONFIG_FILE.findall(file.read_text(encoding="utf-8"))]
+    assert named
+    assert [(file, path) for file, path in named if not (ROOT / path).is_file()] == []
 
 
 # ---------------------------------------------------------------------- "Your own data set"

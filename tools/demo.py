@@ -56,7 +56,9 @@ def main() -> None:
         json.dumps([seen, renamed]),
     ]
     command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", args.config_file, "--resume"]
-    subprocess.run([*command, *data, "OUTPUT_DIR", str(run), *args.opts], check=True)
+    training = subprocess.run([*command, *data, "OUTPUT_DIR", str(run), *args.opts])
+    if training.returncode:  # train_net.py has said why
+        sys.exit(training.returncode)
 
     predictor = Predictor.from_files(run / "config.yaml", run / "model_final.pth")
     pictures = [
