@@ -239,8 +239,9 @@ def test_model_config_beside_the_file_is_found_from_anywhere(write, tmp_path, mo
     target.parent.mkdir(exist_ok=True)
     target.write_text("{}")
     monkeypatch.chdir(tmp_path)
-    arch = load_config(path).MODEL.VLM.ARCH
-    assert arch == str(target)
+    # Absolute even where the file was named by a relative path: a run's config.yaml is used from other folders.
+    arch = load_config(path.relative_to(tmp_path)).MODEL.VLM.ARCH
+    assert arch == str(target.resolve())
 
 
 @pytest.mark.parametrize("value", ["ViT-L-14", "models/absent.json", ""])
@@ -253,4 +254,4 @@ def test_model_config_of_a_base_is_looked_up_beside_the_base(write):
     (write("MODEL: {VLM: {ARCH: arch.json}}", "base.yaml").parent / "arch.json").write_text("{}")
     path = write("_BASE_: ../base.yaml", "inner/model.yaml")
     arch = load_config(path).MODEL.VLM.ARCH
-    assert arch == str(path.parent / ".." / "arch.json")
+    assert arch == str((path.parent / ".." / "arch.json").resolve())
