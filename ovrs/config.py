@@ -78,7 +78,7 @@ def _add_model(cfg: CfgNode) -> None:
     model.SEM_SEG_HEAD.NAME = "GSNetHead"  # an entry of SEM_SEG_HEADS_REGISTRY
     model.SEM_SEG_HEAD.CLASS_CHUNK = 0  # classes per pass of the decoder at inference; 0 chooses by memory
 
-    # Every class's probability before training, as the bias of the last layer; 0 keeps PyTorch's initialisation.
+    # Every class's probability before training, as the bias of a "bce" head's last layer; 0 keeps PyTorch's own.
     # About 1 / classes avoids a long plateau when towers start from random weights.
     model.SEM_SEG_HEAD.INITIAL_PROBABILITY = 0.0
 
