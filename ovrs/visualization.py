@@ -38,6 +38,7 @@ _BACKGROUND = (255, 255, 255)
 _INK = (30, 30, 30)
 _OUTLINE = (120, 120, 120)
 _FONT_SIZE = 15
+SHEET_ALPHA = 0.65  # of the maps on a sheet: colours to tell apart, and the image still to be seen
 _TITLE_SIZE = 20
 _PAD = 8
 _SWATCH = 18
@@ -173,7 +174,7 @@ def comparison_sheet(
     title: str = "",
     ignore: int = 255,
 ) -> Picture:
-    """Draw image, truth and prediction side by side, with captions and a legend below.
+    """Draw image, truth and prediction side by side, both maps laid over the image, with a legend below.
 
     The legend lists the classes that occur, with their shares of the prediction.
 
@@ -198,10 +199,10 @@ def comparison_sheet(
     if truth is not None:
         truth = _label_map(truth, "truth")
         _check_size(truth, image, "truth")
-        panels["truth"] = colourise(truth, palette, ignore)
+        panels["truth"] = overlay(image, truth, palette, SHEET_ALPHA, ignore)
         maps.insert(0, truth)
     _check_size(prediction, image, "prediction")
-    panels["prediction"] = colourise(prediction, palette, ignore)
+    panels["prediction"] = overlay(image, prediction, palette, SHEET_ALPHA, ignore)
 
     height, width = image.shape[:2]
     total = max(len(panels) * (width + _PAD) + _PAD, _NARROWEST)

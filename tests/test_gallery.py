@@ -10,6 +10,7 @@ from PIL import Image
 from ovrs import Predictor
 from ovrs.data import DataError
 from ovrs.gallery import draw_predictions
+from ovrs.visualization import SHEET_ALPHA, overlay
 
 
 @pytest.fixture
@@ -42,13 +43,14 @@ def test_picture_shows_image_truth_and_prediction_in_the_colours_of_the_card(dra
     (picture,) = draw(f"{scenes / 'scenes.yaml'}:val", limit=1)
     sheet = np.asarray(Image.open(picture))
     image = np.asarray(Image.open(scenes / "images" / "val" / "0000.png"))
-    truth = np.asarray(Image.open(scenes / "labels" / "val" / "0000.png").convert("RGB"))
+    truth = np.asarray(Image.open(scenes / "labels" / "val" / "0000.png"))
+    colours = np.array(yaml.safe_load((scenes / "scenes.yaml").read_text())["palette"])
     top = next(row for row in range(len(sheet)) if (sheet[row, 8:72] == image[0]).all())
     assert (sheet[top : top + 64, 8:72] == image).all()
-    assert (sheet[top : top + 64, 80:144] == truth).all()
-    colours = np.array(yaml.safe_load((scenes / "scenes.yaml").read_text())["palette"])
+    assert (sheet[top : top + 64, 80:144] == overlay(image, truth, colours, SHEET_ALPHA)).all()
+    of_one_class = [overlay(image, np.full_like(truth, k), colours, SHEET_ALPHA) for k in range(len(colours))]
     prediction = sheet[top : top + 64, 152:216]
-    assert (prediction[:, :, None] == colours).all(-1).any(-1).all()
+    assert np.any([(prediction == tinted).all(-1) for tinted in of_one_class], axis=0).all()
 
 
 def test_images_without_labels_get_a_picture_without_truth(draw, scenes, tmp_path):

@@ -124,7 +124,11 @@ def test_sheet_contains_image_truth_and_prediction(image, labels):
     prediction = np.ones_like(labels)
     sheet = vis.comparison_sheet(image, labels, prediction, NAMES, COLOURS, "a title")
     assert sheet.dtype == np.uint8
-    for panel in (image, vis.colourise(labels, COLOURS), vis.colourise(prediction, COLOURS)):
+    for panel in (
+        image,
+        vis.overlay(image, labels, COLOURS, vis.SHEET_ALPHA),
+        vis.overlay(image, prediction, COLOURS, vis.SHEET_ALPHA),
+    ):
         assert contains(sheet, panel)
 
 
@@ -137,7 +141,7 @@ def test_sheet_without_truth_is_narrower_and_without_title_lower(image, labels):
 
 def test_sheet_of_ignored_pixels_only_can_be_drawn(image, labels):
     nothing = np.full_like(labels, 255)
-    assert contains(vis.comparison_sheet(image, nothing, nothing, NAMES, COLOURS), np.zeros_like(image))
+    assert contains(vis.comparison_sheet(image, nothing, nothing, NAMES, COLOURS), vis.overlay(image, nothing, COLOURS))
 
 
 def test_sheet_names_the_map_whose_size_differs(image, labels):
