@@ -124,11 +124,8 @@ def test_sheet_contains_image_truth_and_prediction(image, labels):
     prediction = np.ones_like(labels)
     sheet = vis.comparison_sheet(image, labels, prediction, NAMES, COLOURS, "a title")
     assert sheet.dtype == np.uint8
-    for panel in (
-        image,
-        vis.overlay(image, labels, COLOURS, vis.SHEET_ALPHA),
-        vis.overlay(image, prediction, COLOURS, vis.SHEET_ALPHA),
-    ):
+    maps = [vis.overlay(image, values, COLOURS, vis.SHEET_ALPHA) for values in (labels, prediction)]
+    for panel in (image, *maps):
         assert contains(sheet, panel)
 
 
