@@ -18,12 +18,12 @@ REQUIRED = [
     "timm>=1.0.20",  # first release with the DINOv3 models, satellite weights included
     "open_clip_torch>=2.30",  # batch-first towers and the text tower's attributes that we read
     "safetensors>=0.4",  # stable Python API for partial reads
-    "numpy>=1.24",  # Generator.spawn-free code, but needs typing of 1.24; works with 2.x
+    "numpy>=1.24",  # first with wheels for Python 3.11 and typing of the arrays that we annotate; 2.x works
     "Pillow>=10.1",  # fixes CVE-2023-44271 (unbounded text); Resampling enum is final
     "opencv-python-headless>=4.8",  # wheels for Python 3.11+; headless: the same cv2 without libGL
     "PyYAML>=6.0",  # the first release whose plain load() demands a Loader
     "yacs>=0.1.8",  # the release that Detectron2 builds upon
-    "fvcore>=0.1.5",  # FLOP counting with user handlers, CfgNode
+    "fvcore>=0.1.5",  # the registry that Detectron2 shares, CfgNode
     "tabulate>=0.9",  # maxcolwidths and Markdown tables
     "tqdm>=4.64",  # progress bars that leave logs clean
 ]
