@@ -51,7 +51,7 @@ class Layout:
         if None in renamed:
             unknown = [name for name in state if _rename(name, self.rules) is None]
             raise WeightsError(f"the {self.name} layout does not know {len(unknown)} tensors, such as {unknown[:5]}.")
-        ours = {n: t.flatten() if n.endswith(self.lifted) and self.lifted else t for n, t in renamed.items()}
+        ours = {n: t.flatten() if n.endswith(self.lifted) else t for n, t in renamed.items()}
         return ours | {name: torch.tensor(value) for name, value in self.unread.items()}
 
     def to_official(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ class Layout:
             official = _rename(name, backwards)
             if official is None:
                 raise WeightsError(f"{name} has no counterpart in the {self.name} layout.")
-            lifted = self.lifted and name.endswith(self.lifted)
+            lifted = name.endswith(self.lifted)
             result[official] = tensor[None, None] if lifted else tensor
         return result
 

@@ -37,7 +37,7 @@ class TextBank:
         synonyms: how several words of one class become one embedding per template: ``mean`` of their
             unit embeddings, normalised again; ``first``, as the original GSNet code does at run time; or
             ``random``: in training one word per class, drawn anew in every call, otherwise the mean. Learning
-            several words for one thing teaches a model to follow meanings instead of eight fixed vectors.
+            several words for one thing teaches a model to follow meanings instead of a few fixed vectors.
         sentences_per_batch: upper bound of sentences in one pass of the text tower, without gradients.
         capacity: number of vocabularies remembered; the least recently used is dropped.
     """
