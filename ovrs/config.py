@@ -15,9 +15,11 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as _detectron2_cfg
 
+from ovrs.plain_yaml import read_plain_yaml
+
 BASE_KEY = "_BASE_"
 # Values that name a file; looked up beside the YAML that sets them before the working directory.
-PATH_KEYS = ("MODEL.VLM.ARCH",)
+PATH_KEYS = ("MODEL.VLM.ARCH", "MODEL.COMPANION.ARCH", "MODEL.DR_SEG.SPSD.FILE")
 
 # CLIP's image statistics on the 0..255 scale, RGB.
 CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
@@ -33,6 +35,9 @@ def add_ovrs_config(cfg: CfgNode) -> None:
     _add_model(cfg)
     _add_gsnet(cfg)
     _add_hg_rsovsseg(cfg)
+    _add_cat_seg(cfg)
+    _add_rskt_seg(cfg)
+    _add_dr_seg(cfg)
     _add_vocabulary(cfg)
     _add_input(cfg)
     _add_solver(cfg)
@@ -70,6 +75,13 @@ def _add_model(cfg: CfgNode) -> None:
     model.PRIOR.PIXEL_MEAN = []  # the prior's own statistics; [] shares MODEL.PIXEL_MEAN/STD
     model.PRIOR.PIXEL_STD = []
 
+    # A second CLIP whose image blocks guide the decoder of heads that ask for it (RSKT-Seg's RemoteCLIP); frozen.
+    model.COMPANION = CfgNode()
+    model.COMPANION.ARCH = ""  # as MODEL.VLM.ARCH; "" for none
+    model.COMPANION.WEIGHTS = ""
+    model.COMPANION.ACTIVATION = ""
+    model.COMPANION.INPUT_SIZE = 768
+
     # Arithmetic of towers and head: "fp32", "bf16" or "fp16" (autocast; reductions stay fp32).
     model.PRECISION = CfgNode()
     model.PRECISION.TOWERS = "fp32"
@@ -90,27 +102,33 @@ def _add_model(cfg: CfgNode) -> None:
     model.LOSS.NORMALISE_BY = "all_pixels"  # of "ce"
 
 
+def _add_aggregation(node: CfgNode, aggregator: str, layers: int, heads: int, pooling_test: int) -> None:
+    """Keys of the aggregator and the decoder that CAT-Seg and its descendants share."""
+    node.HIDDEN_DIM = 128
+    node.AGGREGATOR = aggregator  # "swin" (CAT-Seg) or "efficient" (RSKT-Seg)
+    node.NUM_LAYERS = layers
+    node.NUM_HEADS = heads
+    node.POOLING_TRAIN = 2  # pooling of the maps that class attention sees, in training ...
+    node.POOLING_TEST = pooling_test  # ... and in evaluation
+    node.WINDOW_SIZE = 12  # of "swin"
+    node.CLASS_ATTENTION = "linear"  # of "swin": or "full"
+    node.PAD_CLASSES_TO = 256  # of "swin": class attention sees learned padding up to this many classes
+    node.DECODER_DIMS = [64, 32]
+    node.TAP_DIMS = [256, 128]  # channels of the decoder's guidance after resampling, per level ...
+    node.TAP_PROJ_DIMS = [32, 16]  # ... and after projection
+    node.VLM_BLOCKS = []  # tapped blocks, one per decoder level; [] takes 1/3 and 2/3 of the depth
+
+
 def _add_gsnet(cfg: CfgNode) -> None:
     """Keys of the GSNet head; the ablations of the paper's Tables 3 and 6 are values of these."""
     cfg.MODEL.GSNET = node = CfgNode()
+    _add_aggregation(node, aggregator="swin", layers=2, heads=4, pooling_test=1)
     node.USE_VLM_COST = True  # cost volume from the VLM's dense map (Table 3: off is "RSIB only")
     node.USE_PRIOR_COST = True  # cost volume from the prior (Table 3: off is "CLIP only")
     node.FUSION = "query_guided"  # or "concatenation", "fused_query" (Table 3, rows E and F)
     node.PROMPT_FUSION = "mean"  # several templates: "mean" of their embeddings, or one cost "channels" each
-    node.HIDDEN_DIM = 128
-    node.NUM_LAYERS = 2
-    node.NUM_HEADS = 4
-    node.WINDOW_SIZE = 12
-    node.CLASS_ATTENTION = "linear"  # or "full"
-    node.POOLING_TRAIN = 2  # pooling of the maps that class attention sees, in training ...
-    node.POOLING_TEST = 1  # ... and in evaluation
-    node.PAD_CLASSES_TO = 256  # class attention sees learned padding up to this many classes
-    node.DECODER_DIMS = [64, 32]
     node.USE_VLM_TAPS = True  # decoder guidance from VLM blocks (Table 3, rows G to I)
     node.USE_PRIOR_TAPS = True  # decoder guidance from prior blocks
-    node.TAP_DIMS = [256, 128]
-    node.TAP_PROJ_DIMS = [32, 16]
-    node.VLM_BLOCKS = []  # tapped blocks, one per decoder level; [] takes 1/3 and 2/3 of the depth
     node.PRIOR_BLOCKS = []
 
 
@@ -125,6 +143,77 @@ def _add_hg_rsovsseg(cfg: CfgNode) -> None:
     node.USE_HGU = True  # hierarchical guided upsampling (Table 3); without it TAM must be off too
     node.DROPOUT = 0.1  # of whole channels, before the last convolution
     node.MERGE_FIRST_LEVEL = True  # compute the first upsampling as one convolution: faster, the same result
+
+
+def _add_cat_seg(cfg: CfgNode) -> None:
+    """Keys of the CAT-Seg head."""
+    cfg.MODEL.CAT_SEG = node = CfgNode()
+    _add_aggregation(node, aggregator="swin", layers=2, heads=4, pooling_test=1)
+    node.PROMPT_FUSION = "mean"  # several templates: "mean" of their embeddings, or one cost "channels" each
+
+
+def _add_rskt_seg(cfg: CfgNode) -> None:
+    """Keys of the RSKT-Seg head."""
+    cfg.MODEL.RSKT_SEG = node = CfgNode()
+    _add_aggregation(node, aggregator="efficient", layers=3, heads=8, pooling_test=2)
+    node.USE_ROTATION = True  # cost maps of the image under four quarter turns
+    node.USE_PRIOR_COST = True  # cost volume from the prior
+    node.FUSION = "separate"  # of both costs: or "mean", "concat"
+    node.USE_PRIOR_TAPS = True  # decoder guidance from prior blocks
+    node.USE_COMPANION_TAPS = True  # decoder guidance from MODEL.COMPANION
+    node.PRIOR_BLOCKS = []
+    node.COMPANION_BLOCKS = []
+
+
+def _add_dr_seg(cfg: CfgNode) -> None:
+    """Keys of the DR-Seg head; the paper's Tables 2 to 6, and every open reading of its text, are values of these."""
+    cfg.MODEL.DR_SEG = node = CfgNode()
+    _add_aggregation(node, aggregator="efficient", layers=3, heads=8, pooling_test=2)
+    node.USE_ROTATION = True
+    node.PRIOR_BLOCK = -1  # block whose features build the graph; -1 for the last
+    node.PRIOR_ALIGN = "avgpool"  # a finer prior grid is averaged, or brought down by a learned "conv"
+    node.USE_PRIOR_TAPS = False  # decoder guidance from prior blocks, as in RSKT-Seg
+    node.USE_COMPANION_TAPS = False  # decoder guidance from MODEL.COMPANION, as in RSKT-Seg
+    node.PRIOR_BLOCKS = []
+    node.COMPANION_BLOCKS = []
+
+    # Semantic and structural channels (tools/rank_channels.py makes the file).
+    node.SPSD = spsd = CfgNode()
+    spsd.ENABLED = True  # off: every channel is structural
+    spsd.FILE = ""  # channel ranking; "" where a checkpoint carries it
+    spsd.RHO = 0.5  # share of semantic channels (Table 5)
+    spsd.SELECT = "score"  # or the controls "random" (needs no file) and "inverse"
+    spsd.LAMBDA = 0.3  # weight of the entropy rank in the score (Eq. 4); re-ranks the file if it has another
+    spsd.N_P = 0  # of the tool: prototypes per class; 0 for all cells
+    spsd.PURITY = 0.5  # of the tool: share of a cell that its class must cover
+    spsd.S_WEIGHTING = "balanced"  # of the tool: or "pairs"
+
+    # Prior-driven graph rectification.
+    node.PDGR = pdgr = CfgNode()
+    pdgr.ENABLED = True
+    pdgr.TOPK = 75  # neighbours per node (Table 6)
+    pdgr.TOPK_INCLUDES_SELF = False
+    pdgr.SIGMA_F = 2.0
+    pdgr.SIGMA_S = 0.05
+    pdgr.DIST_MODE = "l2_sq"  # the distance in Eq. 7: squared, or "l2"
+    pdgr.EDGE_HIDDEN = 128
+    pdgr.EDGE_INPUT = "unit_rms"  # prior features scaled to unit RMS, or "raw"
+    pdgr.EDGE_WEIGHT = "mlp"  # or "affinity", "mlp_x_affinity"
+    pdgr.N_LAYERS = 2
+    pdgr.DEGREE = "row"  # or "col", "symmetrised"
+    pdgr.RESIDUAL = False
+    pdgr.INIT = "xavier"  # of the propagation weights; or "eye"
+    pdgr.LN_GAMMA_INIT = 1.0  # scale of the rectified channels; 0 takes the mean channel RMS of the ranking file
+
+    # Fusion of the original and the refined cost maps.
+    node.FUSION = fusion = CfgNode()
+    fusion.TYPE = "ugaf"  # or "mean", "concat", "separate" (Table 4), "add", "ori_only", "ref_only"
+    fusion.UNC_TAU = 0.01  # temperature of the softmax behind the uncertainty
+    fusion.UNC_DETACH = True  # no gradient through the uncertainty
+    fusion.EMBED_ACT = "none"  # activation behind both embeddings of "ugaf": or "sigmoid"
+    fusion.MS_KERNELS = [3, 5, 7]
+    fusion.HEAD_KERNEL = 3
+    fusion.ORI_AGG = "stack"  # rotations as channels of the embedding, or their "mean"
 
 
 def _add_vocabulary(cfg: CfgNode) -> None:
@@ -152,6 +241,13 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.PAD_TO = 384  # training images are padded (right, bottom) to this side ...
     cfg.INPUT.PAD_VALUE = [128, 128, 128]  # ... with this colour, RGB on 0..255
     cfg.INPUT.SIZE_DIVISIBILITY = 32  # inside the model, whole-image inference pads to a multiple of this
+    # Several training sets. "own": every image against the classes of its own set; "merged": all against the union of
+    # the classes (see ovrs.vocabulary.merging), the first set's string winning.
+    cfg.DATASETS.TRAIN_VOCABULARY = "own"
+    # Classes that an image's own set does not label: "negative" nowhere in it (GSNet's LandDiscover50K), so what is
+    # there all the same is noise; "ignored": they cost nothing there.
+    cfg.DATASETS.UNLABELLED_CLASSES = "negative"  # of "merged"
+    cfg.DATASETS.TRAIN_WEIGHTS = []  # the sets' shares of the samples, in any unit, one per set; [] is by their size
     cfg.DATASETS.TRAIN_FRACTION = 1.0  # share of the training images that are used, a fixed subset of every set
     cfg.DATASETS.ROOT = ""  # root of prepared data sets; "" reads $DETECTRON2_DATASETS, then "datasets"
     cfg.DATALOADER.PREFETCH_FACTOR = 2
@@ -183,6 +279,9 @@ def _add_test(cfg: CfgNode) -> None:
     cfg.TEST.MIOU_RULE = "present"  # classes in the mean: "present" in the labels, or "union" (HG-RSOVSSeg)
     # The average over data sets: of "all", or of those "unseen" in training, that is, of other cards (HG-RSOVSSeg).
     cfg.TEST.AVERAGE = "all"
+    # Whole-image inference pads to a multiple of INPUT.SIZE_DIVISIBILITY. True cuts the padding off again; False
+    # stretches it into the result, as the published figures of the CAT-Seg family were made.
+    cfg.TEST.CROP_PADDING = True
     cfg.TEST.OUTPUT = "labels"  # "labels": class index and score per pixel; "scores": [T, H, W] in "sem_seg" too
     cfg.TEST.SLIDING_WINDOW = node = CfgNode()
     node.ENABLED = True
@@ -239,18 +338,7 @@ def _with_bases(path: Path, inheriting: tuple[Path, ...] = ()) -> list[tuple[Pat
     """Return (file, content) pairs, bases first."""
     if path.resolve() in inheriting:
         raise ConfigError(f"{path}: {BASE_KEY} leads back to the file itself.")
-    try:
-        with open(path, encoding="utf-8") as stream:
-            content = yaml.safe_load(stream) or {}
-    except FileNotFoundError:
-        origin = f" (named as {BASE_KEY} by {inheriting[-1]})" if inheriting else ""
-        raise ConfigError(f"config file {path} does not exist{origin}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} cannot be read as text: {error}.") from None
-    except yaml.constructor.ConstructorError as error:
-        raise ConfigError(f"{path}: only plain YAML is read, no tags that build objects. {error.problem}.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    content = read_plain_yaml(path, "config file", ConfigError) or {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected 'KEY: value' pairs, found a {type(content).__name__}.")
 
@@ -262,6 +350,8 @@ def _with_bases(path: Path, inheriting: tuple[Path, ...] = ()) -> list[tuple[Pat
         base_path = Path(base).expanduser()
         if not base_path.is_absolute():
             base_path = path.parent / base_path
+        if not base_path.exists():
+            raise ConfigError(f"{path}: {BASE_KEY} names {base_path}, which does not exist; correct the path.")
         chain = _with_bases(base_path, (*inheriting, path.resolve())) + chain
     return chain
 

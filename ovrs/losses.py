@@ -1,9 +1,14 @@
-"""Training criteria, each with the ignore rules of the published protocols."""
+"""Training criteria, each with the ignore rules of the published protocols.
+
+Where data sets share a vocabulary, an image's own set may label only some of the classes. Both criteria take
+``labelled``, bool [B, T], and leave the other classes of an image out; ``None`` counts them all.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,18 +40,21 @@ class BinaryCrossEntropy(nn.Module):
             raise ValueError(f"MODEL.LOSS.IGNORE_MODE must be 'negative' or 'mask', got {ignore_mode!r}.")
         self.ignore_mode = ignore_mode
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss of [B, T, h, w] logits and [B, H, W] labels (255 ignored)."""
+    def forward(self, logits: Tensor, labels: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """Return the scalar loss of [B, T, h, w] logits and [B, H, W] labels (255 ignored, else labelled classes)."""
         logits = resize_to_labels(logits, labels)
         valid = labels != IGNORE_LABEL
         # softplus(x) - x * y equals the cross-entropy and needs no one-hot target.
         positive = logits.gather(1, labels.masked_fill(~valid, 0)[:, None])[:, 0]
         negatives = F.softplus(logits)
         if self.ignore_mode == "mask":
-            negatives, count = negatives * valid[:, None], valid.sum().clamp(min=1) * logits.shape[1]
+            negatives, pixels = negatives * valid[:, None], valid.sum(dim=(1, 2))
         else:
-            count = logits.numel()
-        return (negatives.sum() - (positive * valid).sum()) / count
+            pixels = torch.full_like(labels[:, 0, 0], labels[0].numel())
+        if labelled is None:
+            labelled = torch.ones_like(logits[:, :, 0, 0], dtype=torch.bool)
+        count = (pixels * labelled.sum(dim=1)).sum().clamp(min=1)
+        return ((negatives.sum(dim=(2, 3)) * labelled).sum() - (positive * valid).sum()) / count
 
 
 class CrossEntropy(nn.Module):
@@ -65,9 +73,11 @@ class CrossEntropy(nn.Module):
             raise ValueError(f"MODEL.LOSS.NORMALISE_BY must be 'all_pixels' or 'valid_pixels', got {normalise_by!r}.")
         self.normalise_by = normalise_by
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss of [B, T, h, w] logits and [B, H, W] labels (255 ignored)."""
+    def forward(self, logits: Tensor, labels: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """Return the scalar loss of [B, T, h, w] logits and [B, H, W] labels (255 ignored, else labelled classes)."""
         logits = resize_to_labels(logits, labels)
+        if labelled is not None:
+            logits = logits.masked_fill(~labelled[:, :, None, None], -torch.inf)  # the softmax is over the others
         total = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="sum")
         if self.normalise_by == "all_pixels":
             return total / labels.numel()

@@ -14,7 +14,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ovrs.backbones import VLM, Prior, build_prior, build_vlm
+from ovrs.backbones import VLM, ClipCompanion, Prior, build_companion, build_prior, build_vlm, encode_rotations
 from ovrs.backbones.base import trains
 from ovrs.heads import Head, build_head
 from ovrs.inference import SlidingWindow, label_map, whole_image_scores
@@ -34,6 +34,7 @@ class OpenVocabSegmenter(nn.Module):
         vlm: vision-language model.
         prior: self-supervised prior, or ``None``.
         head: segmentation head.
+        companion: a second CLIP image tower, or ``None``.
         criterion: training loss; also says how logits become scores.
         text_bank: encodes and caches vocabularies.
         templates: prompt templates of every vocabulary.
@@ -42,6 +43,7 @@ class OpenVocabSegmenter(nn.Module):
         tower_precision, head_precision: ``fp32``, ``bf16`` or ``fp16``.
         window: sliding-window inference; ``None`` for one pass per image.
         size_divisibility: images are padded to a multiple of this, where they are not windows.
+        crop_padding: whether that padding is cut off the result again.
         keep_scores: whether results carry all scores (``sem_seg``, [T, H, W]) beside the labels.
     """
 
@@ -55,6 +57,7 @@ class OpenVocabSegmenter(nn.Module):
         criterion: nn.Module,
         text_bank: TextBank,
         templates: Sequence[str],
+        companion: ClipCompanion | None = None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         prior_mean: Sequence[float] = (),
@@ -63,12 +66,14 @@ class OpenVocabSegmenter(nn.Module):
         head_precision: str = "fp32",
         window: SlidingWindow | None = None,
         size_divisibility: int = 32,
+        crop_padding: bool = True,
         keep_scores: bool = False,
     ) -> None:
         super().__init__()
-        self.vlm, self.prior, self.head = vlm, prior, head
+        self.vlm, self.prior, self.companion, self.head = vlm, prior, companion, head
         self.criterion, self.text_bank, self.templates = criterion, text_bank, tuple(templates)
-        self.window, self.size_divisibility, self.keep_scores = window, size_divisibility, keep_scores
+        self.window, self.size_divisibility, self.crop_padding = window, size_divisibility, crop_padding
+        self.keep_scores = keep_scores
         for name, precision in (("TOWERS", tower_precision), ("HEAD", head_precision)):
             if precision not in _DTYPES:
                 raise ValueError(f"MODEL.PRECISION.{name} must be one of {', '.join(_DTYPES)}, got {precision!r}.")
@@ -88,6 +93,7 @@ class OpenVocabSegmenter(nn.Module):
         """Build every part. With ``MODEL.WEIGHTS`` set, that file fills the towers too: nothing is fetched for them."""
         load_towers = not cfg.MODEL.WEIGHTS
         vlm, prior = build_vlm(cfg, load_weights=load_towers), build_prior(cfg, load_weights=load_towers)
+        companion = build_companion(cfg, load_weights=load_towers)
         node = cfg.TEST.SLIDING_WINDOW
         window = SlidingWindow(node.CANVAS, node.KERNEL, node.OVERLAP, node.GLOBAL_VIEW, node.BATCH_SIZE)
         if cfg.TEST.OUTPUT not in ("labels", "scores"):
@@ -95,7 +101,8 @@ class OpenVocabSegmenter(nn.Module):
         return {
             "vlm": vlm,
             "prior": prior,
-            "head": build_head(cfg, vlm.spec, prior.spec if prior is not None else None),
+            "companion": companion,
+            "head": build_head(cfg, vlm.spec, prior and prior.spec, companion and companion.spec),
             "criterion": build_loss(cfg.MODEL.LOSS.NAME, cfg.MODEL.LOSS.IGNORE_MODE, cfg.MODEL.LOSS.NORMALISE_BY),
             "text_bank": TextBank(cfg.VOCABULARY.SYNONYMS),
             "templates": Vocabulary.templates_of(cfg),
@@ -107,6 +114,7 @@ class OpenVocabSegmenter(nn.Module):
             "head_precision": cfg.MODEL.PRECISION.HEAD,
             "window": window if node.ENABLED else None,
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+            "crop_padding": cfg.TEST.CROP_PADDING,
             "keep_scores": cfg.TEST.OUTPUT == "scores",
         }
 
@@ -185,22 +193,17 @@ class OpenVocabSegmenter(nn.Module):
         ]
 
         softmax = self.criterion.activation == "softmax"
+
+        def classify(views: Tensor) -> Tensor:
+            logits = self.class_logits(views, vocabulary).float()
+            if self.window is not None:
+                logits = _to_square(logits, self.window.kernel)
+            return logits if softmax else logits.sigmoid()
+
         if self.window is not None:
-            kernel = self.window.kernel
-
-            def classify(windows: Tensor) -> Tensor:
-                logits = self.class_logits(windows, vocabulary).float()
-                logits = F.interpolate(logits, size=(kernel, kernel), mode="bilinear", align_corners=False)
-                return logits if softmax else logits.sigmoid()
-
             maps = list(zip(self.window(images, classify), sizes, strict=True))
         else:
-
-            def classify(image: Tensor) -> Tensor:
-                logits = self.class_logits(image, vocabulary).float()
-                return logits if softmax else logits.sigmoid()
-
-            maps = whole_image_scores(images, sizes, classify, self.size_divisibility)
+            maps = whole_image_scores(images, sizes, classify, self.size_divisibility, self.crop_padding)
 
         results = []
         for (score, padded_size), (height, width) in zip(maps, sizes, strict=True):
@@ -216,17 +219,31 @@ class OpenVocabSegmenter(nn.Module):
 
     def _image_features(self, images: Tensor) -> ImageFeatures:
         wants_grad = torch.is_grad_enabled() and any(p.requires_grad for p in self.vlm.image_parameters())
+        square = _to_square(images, self.vlm.spec.input_size)
         with torch.set_grad_enabled(wants_grad):
-            features = self.vlm.encode_image(_squash(images, self.vlm.spec.input_size), self.request)
-        return ImageFeatures(features.dense.float(), {i: block.float() for i, block in features.blocks.items()})
+            if self.request.rotations:
+                features = encode_rotations(self.vlm, square, self.request)
+            else:
+                features = self.vlm.encode_image(square, self.request)
+        companion = {}
+        if self.companion is not None and self.request.companion_blocks:
+            with torch.no_grad():
+                views = _to_square(images, self.companion.spec.input_size)
+                companion = self.companion(views, self.request.companion_blocks)
+        return ImageFeatures(
+            dense=features.dense.float(),
+            blocks=_in_fp32(features.blocks),
+            rotated=features.rotated if features.rotated is None else features.rotated.float(),
+            companion=_in_fp32(companion),
+        )
 
     def _prior_features(self, images: Tensor) -> PriorFeatures | None:
         if self.prior is None or not self.request.uses_prior:
             return None
         images = images * self.prior_scale + self.prior_shift
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self.prior)):
-            features = self.prior(_squash(images, self.prior.spec.input_size), self.request)
-        return PriorFeatures(features.dense.float(), {i: block.float() for i, block in features.blocks.items()})
+            features = self.prior(_to_square(images, self.prior.spec.input_size), self.request)
+        return PriorFeatures(features.dense.float(), _in_fp32(features.blocks))
 
     def _autocast(self, dtype: torch.dtype) -> contextlib.AbstractContextManager:
         if dtype == torch.float32:
@@ -238,8 +255,12 @@ def _channels(values: Sequence[float]) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1)
 
 
-def _squash(images: Tensor, side: int) -> Tensor:
-    """Resize [B, 3, H, W] to the square a tower is made for; 0 leaves the size."""
+def _in_fp32(blocks: dict[int, Tensor]) -> dict[int, Tensor]:
+    return {index: block.float() for index, block in blocks.items()}
+
+
+def _to_square(images: Tensor, side: int) -> Tensor:
+    """Resize [B, C, H, W] to ``side`` x ``side``, the proportions regardless; 0 leaves the size."""
     if not side or tuple(images.shape[-2:]) == (side, side):
         return images
     return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)

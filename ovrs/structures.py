@@ -47,6 +47,8 @@ class FeatureRequest:
         vlm_blocks: indices (0-based) of VLM image blocks whose outputs are wanted.
         prior_blocks: indices of prior blocks whose outputs are wanted; ignored without ``uses_prior``.
         uses_prior: whether the head reads prior features at all.
+        companion_blocks: indices of blocks of the companion CLIP whose outputs are wanted.
+        rotations: whether dense maps of the image under the other three quarter turns are wanted too.
         dense: how the VLM's value-only last block closes its residual: ``class_residual`` adds the
             class token to every patch token (CAT-Seg, GSNet), ``token_residual`` adds each token's own
             input (HG-RSOVSSeg).
@@ -55,21 +57,28 @@ class FeatureRequest:
     vlm_blocks: tuple[int, ...] = ()
     prior_blocks: tuple[int, ...] = ()
     uses_prior: bool = False
+    companion_blocks: tuple[int, ...] = ()
+    rotations: bool = False
     dense: DenseMode = "class_residual"
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the VLM's image tower hands to a head.
+    """What the CLIP image towers hand to a head.
 
     Attributes:
         dense: [B, C, h, w] patch features in the joint space, not normalised.
         blocks: {block index: [B, W, h, w]} residual stream after the asked-for blocks, un-normalised,
             class token removed.
+        rotated: [B, 4, C, h, w] dense maps of the image under 0, 90, 180 and 270 degrees, each turned back, so
+            that a cell is the same place in all four; ``None`` where a head does not ask for them.
+        companion: like ``blocks``, of the companion CLIP.
     """
 
     dense: Tensor
     blocks: dict[int, Tensor] = field(default_factory=dict)
+    rotated: Tensor | None = None
+    companion: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,9 @@ def test_base_that_leads_back_is_refused(write, bases):
 
 def test_missing_base_names_both_files(write):
     path = write("_BASE_: nowhere.yaml")
-    with pytest.raises(ConfigError, match=r"nowhere.yaml does not exist.*model.yaml") as error:
+    with pytest.raises(ConfigError, match=r"_BASE_ names .*nowhere.yaml, which does not exist") as error:
         load_config(path)
-    assert str(path.resolve()) in str(error.value)
+    assert str(error.value).startswith(str(path))
 
 
 def test_base_must_be_one_path(write):
@@ -176,7 +176,7 @@ def test_unsafe_tag_in_a_base_or_on_the_command_line_is_not_run(write, tmp_path)
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent.yaml does not exist\."):
+    with pytest.raises(ConfigError, match=r"config file .*absent.yaml does not exist"):
         load_config(tmp_path / "absent.yaml")
 
 

@@ -23,8 +23,8 @@ MODULES = {
 }
 # A module imports from its own room and from rooms on lines further up, never from further down or beside.
 LEVELS = (
-    ("files", "structures", "errors"),
-    ("config", "vocabulary"),
+    ("files", "structures", "errors", "plain_yaml"),
+    ("config", "vocabulary", "channel_ranking"),
     ("visualization",),
     ("backbones",),
     ("heads",),
@@ -32,7 +32,7 @@ LEVELS = (
     ("segmenter",),
     ("data",),
     ("evaluation", "gallery"),
-    ("engine",),
+    ("engine", "ranking"),
     ("predictor", "analysis"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

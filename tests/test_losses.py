@@ -82,6 +82,60 @@ def test_zero_logits_cost_ln_2():
     assert BinaryCrossEntropy()(torch.zeros(2, CLASSES, 6, 7), labels).item() == pytest.approx(math.log(2))
 
 
+# ---------------------------------------------------------------------- classes that a data set does not label
+
+LABELLED = torch.tensor([[True, False, True, True, False], [True, True, True, True, True]])
+
+
+def make_partly_labelled_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    logits, labels = make_batch()
+    labels[0][(labels[0] == 1) | (labels[0] == 4)] = 3
+    return logits.requires_grad_(), labels
+
+
+@pytest.mark.parametrize("mode", ["negative", "mask"])
+def test_bce_is_the_mean_over_the_classes_that_an_images_set_labels(mode: str):
+    logits, labels = make_partly_labelled_batch()
+    elements = F.binary_cross_entropy_with_logits(
+        resize_to_labels(logits, labels), explicit_targets(labels), reduction="none"
+    )
+    counted = LABELLED[:, :, None, None].expand_as(elements)
+    if mode == "mask":
+        counted = counted & (labels != IGNORE_LABEL)[:, None]
+    torch.testing.assert_close(BinaryCrossEntropy(mode)(logits, labels, LABELLED), elements[counted].mean())
+
+
+@pytest.mark.parametrize("normalise_by", ["all_pixels", "valid_pixels"])
+def test_ce_is_the_softmax_over_the_classes_that_an_images_set_labels(normalise_by: str):
+    logits, labels = make_partly_labelled_batch()
+    renumbered = torch.full((256,), IGNORE_LABEL)
+    renumbered[[0, 2, 3]] = torch.arange(3)
+    loss = CrossEntropy(normalise_by)
+    first = loss(logits[:1, LABELLED[0]], renumbered[labels[:1]])
+    second = loss(logits[1:], labels[1:])
+    sizes = [float((labels[i] != IGNORE_LABEL).sum()) if normalise_by == "valid_pixels" else 1.0 for i in (0, 1)]
+    expected = (first * sizes[0] + second * sizes[1]) / sum(sizes)
+    torch.testing.assert_close(loss(logits, labels, LABELLED), expected)
+
+
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy(), BinaryCrossEntropy("mask"), CrossEntropy()])
+def test_classes_that_a_set_does_not_label_get_no_gradient_from_its_images(loss: torch.nn.Module):
+    logits, labels = make_partly_labelled_batch()
+    (gradient,) = torch.autograd.grad(loss(logits, labels, LABELLED), logits)
+    moved = gradient.abs().amax(dim=(2, 3)) > 0
+    assert torch.equal(moved, LABELLED)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy(), BinaryCrossEntropy("mask"), CrossEntropy()])
+def test_labelling_all_classes_changes_nothing(loss: torch.nn.Module):
+    logits, labels = make_batch()
+    assert torch.equal(loss(logits, labels, torch.ones(2, CLASSES, dtype=torch.bool)), loss(logits, labels))
+
+
+# ---------------------------------------------------------------------- softmax
+
+
 @pytest.mark.parametrize("normalise_by", ["all_pixels", "valid_pixels"])
 def test_ce_is_torchs_sum_over_labelled_pixels_with_the_chosen_divisor(normalise_by: str):
     logits, labels = make_batch()

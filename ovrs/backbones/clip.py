@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +85,7 @@ class OpenClipVLM(VLM):
     def from_config(cls, cfg: CfgNode, *, load_weights: bool = True) -> dict[str, Any]:
         """Build the towers that ``MODEL.VLM`` describes and fill them."""
         node = cfg.MODEL.VLM
-        config = _architecture(node.ARCH)
-        entry = find_entry(node.WEIGHTS, node.ARCH, "MODEL.VLM")
-        default = "quick_gelu" if config.get("quick_gelu") else "gelu"
-        activation = choose_activation(node.ACTIVATION, node.WEIGHTS, entry, default)
-        config["quick_gelu"] = activation == "quick_gelu"
-
-        clip, tokenizer = _build_open_clip(config)
-        if load_weights and node.WEIGHTS:
-            path = fetch(node.WEIGHTS, "MODEL.VLM")
-            _load_clip_file(clip, path, node.ARCH)
-            logger.info("VLM %s (%s): weights from %s", node.ARCH, activation, path)
-        elif load_weights:
-            logger.warning("VLM %s: image tower with random weights (MODEL.VLM.WEIGHTS is empty)", node.ARCH)
+        clip, tokenizer = build_clip(node, "MODEL.VLM", load_weights)
         _settle_position_embedding(clip.visual, node.POSITION_EMBEDDING, node.INPUT_SIZE)
         return {
             "clip": clip,
@@ -135,25 +124,8 @@ class OpenClipVLM(VLM):
             request: block indices below the last, and the form of the dense block.
         """
         visual = self.clip.visual
-        x = visual.conv1(image)
-        grid = tuple(x.shape[-2:])
-        x = x.flatten(2).transpose(1, 2)
-        token = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
-        x = torch.cat([token, x], dim=1) + adapt_position_embedding(visual.positional_embedding, grid).to(x.dtype)
-        x = visual.ln_pre(x)
-
-        *blocks, last = visual.transformer.resblocks
-        outputs = {}
-        for index, block in enumerate(blocks):
-            x = block(x)
-            if index in request.vlm_blocks:
-                outputs[index] = _as_map(x[:, 1:], grid)
-        unknown = set(request.vlm_blocks) - set(outputs)
-        if unknown:
-            raise ValueError(
-                f"VLM blocks {sorted(unknown)} asked for; a tower of {self.spec.depth} has 0..{len(blocks) - 1}."
-            )
-
+        last = visual.transformer.resblocks[-1]
+        x, outputs, grid = run_blocks(visual, image, request.vlm_blocks, self.spec.depth - 1)
         residual = x[:, :1] if request.dense == "class_residual" else x[:, 1:]
         y = residual + last.ls_1(last.attn.values(last.ln_1(x[:, 1:])))
         y = y + last.ls_2(last.mlp(last.ln_2(y)))
@@ -183,6 +155,36 @@ class OpenClipVLM(VLM):
         return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
+def run_blocks(
+    visual: VisionTransformer, image: Tensor, wanted: Sequence[int], stop: int
+) -> tuple[Tensor, dict[int, Tensor], tuple[int, int]]:
+    """Run the first ``stop`` blocks of a CLIP image tower on [B, 3, H, W] images.
+
+    Returns:
+        The residual stream [B, 1 + h * w, W], class token first; {index: [B, W, h, w]} outputs of the wanted blocks;
+        and the grid (h, w).
+
+    Raises:
+        ValueError: a wanted block is not among the first ``stop``.
+    """
+    unknown = set(wanted) - set(range(stop))
+    if unknown:
+        depth = len(visual.transformer.resblocks)
+        raise ValueError(f"CLIP blocks {sorted(unknown)} asked for; a tower of {depth} has 0..{stop - 1} to offer.")
+    x = visual.conv1(image)
+    grid = tuple(x.shape[-2:])
+    x = x.flatten(2).transpose(1, 2)
+    token = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+    x = torch.cat([token, x], dim=1) + adapt_position_embedding(visual.positional_embedding, grid).to(x.dtype)
+    x = visual.ln_pre(x)
+    outputs = {}
+    for index, block in enumerate(visual.transformer.resblocks[:stop]):
+        x = block(x)
+        if index in wanted:
+            outputs[index] = _as_map(x[:, 1:], grid)
+    return x, outputs, grid
+
+
 def _has_dense_form(visual: nn.Module) -> bool:
     """Whether the image tower is a plain ViT with a class token, CLIP's own blocks and a projection."""
     return (
@@ -201,27 +203,53 @@ def _as_map(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
 # ---------------------------------------------------------------------- building
 
 
-def _architecture(name: str) -> dict[str, Any]:
+def build_clip(node: CfgNode, key: str, load_weights: bool) -> tuple[nn.Module, StrictTokenizer]:
+    """Build the open_clip model that ``ARCH``, ``WEIGHTS`` and ``ACTIVATION`` of ``node`` describe, and fill it.
+
+    Args:
+        node: a group of configuration keys.
+        key: its full name, for messages.
+        load_weights: whether to fill the model; a checkpoint does so later otherwise.
+
+    Raises:
+        WeightsError: no such architecture or weights, or weights of another architecture.
+    """
+    config = _architecture(node.ARCH, key)
+    entry = find_entry(node.WEIGHTS, node.ARCH, key)
+    default = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    activation = choose_activation(node.ACTIVATION, node.WEIGHTS, entry, default)
+    config["quick_gelu"] = activation == "quick_gelu"
+    clip, tokenizer = _build_open_clip(config)
+    if load_weights and node.WEIGHTS:
+        path = fetch(node.WEIGHTS, key)
+        _load_clip_file(clip, path, node.ARCH, key)
+        logger.info("%s %s (%s): weights from %s", key, node.ARCH, activation, path)
+    elif load_weights:
+        logger.warning("%s %s: image tower with random weights (%s.WEIGHTS is empty)", key, node.ARCH, key)
+    return clip, tokenizer
+
+
+def _architecture(name: str, key: str) -> dict[str, Any]:
     """Return open_clip's model configuration by name, or that of a JSON file."""
     if name.endswith(".json"):
         path = Path(name)
         if not path.is_file():
-            raise WeightsError(f"MODEL.VLM.ARCH: model config {path} does not exist.")
+            raise WeightsError(f"{key}.ARCH: model config {path} does not exist.")
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise WeightsError(f"MODEL.VLM.ARCH: model config {path} is not valid JSON: {error}.") from error
+            raise WeightsError(f"{key}.ARCH: model config {path} is not valid JSON: {error}.") from error
     else:
         config = open_clip.get_model_config(name)
         if config is None:
             raise WeightsError(
-                f"MODEL.VLM.ARCH: open_clip knows no model {name!r}; `python -c 'import open_clip; "
+                f"{key}.ARCH: open_clip knows no model {name!r}; `python -c 'import open_clip; "
                 "print(open_clip.list_models())'` lists them."
             )
     missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     if missing or "multimodal_cfg" in config:
         reason = f"it lacks {', '.join(missing)}" if missing else "it has a captioning decoder (CoCa)"
-        raise WeightsError(f"MODEL.VLM.ARCH: {name!r} is not a two-tower CLIP model: {reason}. Choose another one.")
+        raise WeightsError(f"{key}.ARCH: {name!r} is not a two-tower CLIP model: {reason}. Choose another one.")
     config = copy.deepcopy(config)
     text = config["text_cfg"]
     hf_name = text.get("hf_model_name", "")
@@ -308,8 +336,8 @@ def _settle_position_embedding(visual: VisionTransformer, rule: str, input_size:
     visual.positional_embedding = nn.Parameter(adapted.clone())
 
 
-def _load_clip_file(clip: nn.Module, path: Path, arch: str) -> None:
+def _load_clip_file(clip: nn.Module, path: Path, arch: str, key: str) -> None:
     state = {name: tensor.float() for name, tensor in read_state_dict(path).items()}
     state.setdefault("logit_scale", clip.logit_scale.detach())  # some files leave it out; nothing here reads it
-    remedy = f"Is MODEL.VLM.ARCH, {arch!r}, the architecture of this file?"
+    remedy = f"Is {key}.ARCH, {arch!r}, the architecture of this file?"
     load_strictly(use_split_attention(clip), split_fused_attention(state), str(path), _OPENAI_SCALARS, remedy)

@@ -9,6 +9,7 @@ from ovrs.data.catalog import DatasetSummary, built_in_cards, data_root, list_da
 from ovrs.data.errors import DataError
 from ovrs.data.loader import TrainingBatches, build_test_loader, build_train_loader
 from ovrs.data.mapper import SegmentationMapper
+from ovrs.data.order import TrainingOrder
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_image, read_labels, read_pair
 
@@ -22,6 +23,7 @@ __all__ = [
     "SegmentationMapper",
     "Split",
     "TrainingBatches",
+    "TrainingOrder",
     "build_test_loader",
     "build_train_loader",
     "built_in_cards",

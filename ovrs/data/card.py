@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from ovrs.data.errors import DataError, nearest
-from ovrs.data.strict_yaml import Node, read_yaml
+from ovrs.data.strict_yaml import Node
+from ovrs.plain_yaml import read_plain_yaml
 from ovrs.structures import IGNORE_LABEL
 from ovrs.vocabulary import Vocabulary, VocabularyError
 
@@ -149,7 +150,7 @@ def load_card(path: str | Path) -> DatasetCard:
             type, or values contradict each other. The message names the file, the key and the remedy.
     """
     path = Path(path)
-    node = Node(read_yaml(path), str(path))
+    node = Node(read_plain_yaml(path, "data card", DataError), str(path))
     node.allow(
         "name title role classes metadata_classes labels palette splits image_suffix label_suffix aliases "
         "gsd_m licence homepage notes provenance source"

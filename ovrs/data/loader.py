@@ -20,14 +20,13 @@ from ovrs.config import ConfigError
 from ovrs.data.catalog import resolve_datasets
 from ovrs.data.errors import DataError
 from ovrs.data.mapper import SegmentationMapper
+from ovrs.data.order import SAMPLE_STREAM, TrainingOrder, numbered_generator
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_size
 from ovrs.files import replacing
 
 SUBSET_NAME = "training_subset.txt"
 _SUBSET_SEED = 0  # not the run's: runs with other seeds see the same images
-# Independent streams of random numbers from one seed.
-_ORDER_STREAM, _SAMPLE_STREAM = 0, 1
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +35,8 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
     """Build the endless training loader.
 
     All records of ``DATASETS.TRAIN``, or a fixed ``DATASETS.TRAIN_FRACTION`` of each set (then listed in
-    ``training_subset.txt`` of OUTPUT_DIR), are shuffled together, anew in every epoch. Resuming with
+    ``training_subset.txt`` of OUTPUT_DIR), are shuffled together, anew in every epoch; ``DATASETS.TRAIN_WEIGHTS``
+    shows some sets more often (see :class:`ovrs.data.order.TrainingOrder`). Resuming with
     ``start_iteration`` k gives exactly the batches that an uninterrupted run gives from k on, with any
     number of workers; without aspect-ratio grouping, all processes together also see the same samples
     per iteration for any number of processes.
@@ -50,8 +50,9 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
         A loader of lists of samples, see :class:`SegmentationMapper`; this process's share of each batch.
 
     Raises:
-        ConfigError: no training set, no seed, a fraction outside 0..1, or a batch size that the processes cannot share.
-        DataError: a data set that cannot be found or paired, or has no labels.
+        ConfigError: no training set, no seed, a fraction outside 0..1, weights that do not fit, or a batch size
+            that the processes cannot share.
+        DataError: a data set that cannot be found or paired, or has no labels, or classes that cannot be merged.
     """
     if not cfg.DATASETS.TRAIN:
         raise ConfigError("DATASETS.TRAIN is empty; name at least one data set, or the path of a data card.")
@@ -66,20 +67,23 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
 
     names = resolve_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
     fraction = cfg.DATASETS.TRAIN_FRACTION
-    records = [record for name in names for record in draw_fraction(DatasetCatalog.get(name), fraction)]
+    sets = [draw_fraction(DatasetCatalog.get(name), fraction) for name in names]
+    records = [record for of_set in sets for record in of_set]
     if fraction < 1 and comm.is_main_process():
         with replacing(Path(cfg.OUTPUT_DIR, SUBSET_NAME)) as temporary:
             temporary.write_text("".join(f"{record['file_name']}\n" for record in records), encoding="utf-8")
     for record in records:
         if "sem_seg_file_name" not in record:
             raise DataError(f"data set {record['dataset']} has no labels; DATASETS.TRAIN needs a split with labels.")
-    _logger.info("Training on %d images of %s.", len(records), ", ".join(names))
+    order = TrainingOrder([len(of_set) for of_set in sets], seed, cfg.DATASETS.TRAIN_WEIGHTS)
+    for name, of_set, places in zip(names, sets, order.places, strict=True):
+        share = 100 * places / len(order)
+        _logger.info("Training on %d images of %s: %.1f %% of the samples.", len(of_set), name, share)
 
     stored = DatasetFromList(records, copy=False)
     batches = TrainingBatches(
-        size=len(records),
+        order,
         batch_size=total // world_size,
-        seed=seed,
         start_iteration=start_iteration,
         rank=comm.get_rank(),
         world_size=world_size,
@@ -126,14 +130,12 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
     """Endless batches of (position, index): the position in the training order and the record there.
 
-    The order is a pure function of the seed: epoch e is a permutation drawn from (seed, e). The process
-    of rank r takes the positions r, r + world_size, ... With grouping, images wait until a batch of
+    The process of rank r takes the positions r, r + world_size, ... With grouping, images wait until a batch of
     their orientation is full, so resuming replays the grouping from the start (indices only, no pixels).
 
     Args:
-        size: number of records.
+        order: what all processes together show; the same in each.
         batch_size: of this process.
-        seed: of the whole run.
         start_iteration: number of batches to leave out.
         rank: of this process.
         world_size: number of processes.
@@ -142,17 +144,15 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
 
     def __init__(
         self,
-        size: int,
+        order: TrainingOrder,
         batch_size: int,
-        seed: int,
         start_iteration: int = 0,
         rank: int = 0,
         world_size: int = 1,
         is_wide: Callable[[int], bool] | None = None,
     ) -> None:
-        self._size = size
+        self._order = order
         self._batch_size = batch_size
-        self._seed = seed
         self._start = start_iteration
         self._rank = rank
         self._world_size = world_size
@@ -178,12 +178,13 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
                 group.clear()
 
     def _stream(self, position: int) -> Iterator[tuple[int, int]]:
-        epoch, order = -1, np.empty(0, np.int64)
+        size = len(self._order)
+        epoch, indices = -1, np.empty(0, np.int64)
         while True:
-            if position // self._size != epoch:
-                epoch = position // self._size
-                order = _generator(self._seed, _ORDER_STREAM, epoch).permutation(self._size)
-            yield position, int(order[position % self._size])
+            if position // size != epoch:
+                epoch = position // size
+                indices = self._order.epoch(epoch)
+            yield position, int(indices[position % size])
             position += self._world_size
 
 
@@ -207,7 +208,7 @@ class _TrainingSamples(Dataset):
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         position, index = place
-        return self._mapper(self._records[index], _generator(self._seed, _SAMPLE_STREAM, position))
+        return self._mapper(self._records[index], numbered_generator(self._seed, SAMPLE_STREAM, position))
 
 
 class _TestSamples(Dataset):
@@ -219,10 +220,6 @@ class _TestSamples(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._mapper(self._records[index])
-
-
-def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, number)))
 
 
 def _build(cfg: CfgNode, dataset: Dataset, **options: Any) -> DataLoader:

@@ -15,6 +15,7 @@ from ovrs.data.augmentation import Augmentation, build_augmentations, resize_ima
 from ovrs.data.card import DatasetCard
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_image, read_pair
+from ovrs.data.shared_vocabulary import SharedVocabulary, share_vocabulary
 
 
 class SegmentationMapper:
@@ -26,6 +27,8 @@ class SegmentationMapper:
     Args:
         cards: {registered name: card} of all data sets that records may come from.
         augmentations: training steps, in order; None maps for the test.
+        shared: {registered name: its place in a common vocabulary}; None leaves every data set its own.
+        ignore_unlabelled: whether samples of a common vocabulary say which classes their data set labels.
         min_size_test: shortest side of test images; 0 leaves them as they are.
         max_size_test: bound of the longest side of test images; 0 for none.
     """
@@ -35,21 +38,31 @@ class SegmentationMapper:
         self,
         cards: Mapping[str, DatasetCard],
         augmentations: Sequence[Augmentation] | None,
+        shared: Mapping[str, SharedVocabulary] | None = None,
+        ignore_unlabelled: bool = False,
         min_size_test: int = 0,
         max_size_test: int = 0,
     ) -> None:
         self._cards = dict(cards)
         self._augmentations = augmentations
+        self._shared = dict(shared or {})
+        self._ignore_unlabelled = ignore_unlabelled
         self._min_size_test = min_size_test
         self._max_size_test = max_size_test
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool, dataset_names: Sequence[str]) -> dict[str, Any]:
-        """Translate ``cfg.INPUT``; ``dataset_names`` are registered names."""
+        """Translate ``cfg.INPUT`` and, in training, ``cfg.DATASETS``; ``dataset_names`` are registered names."""
         if cfg.INPUT.FORMAT != "RGB":
             raise ConfigError(f"INPUT.FORMAT must be 'RGB', got {cfg.INPUT.FORMAT!r}; all towers take RGB.")
+        for key, known in (("TRAIN_VOCABULARY", ("own", "merged")), ("UNLABELLED_CLASSES", ("negative", "ignored"))):
+            if cfg.DATASETS[key] not in known:
+                raise ConfigError(f"DATASETS.{key} must be {known[0]!r} or {known[1]!r}, got {cfg.DATASETS[key]!r}.")
+        cards = {name: MetadataCatalog.get(name).card for name in dataset_names}
         return {
-            "cards": {name: MetadataCatalog.get(name).card for name in dataset_names},
+            "cards": cards,
+            "shared": share_vocabulary(cards) if is_train and cfg.DATASETS.TRAIN_VOCABULARY == "merged" else None,
+            "ignore_unlabelled": cfg.DATASETS.UNLABELLED_CLASSES == "ignored",
             "augmentations": build_augmentations(cfg) if is_train else None,
             "min_size_test": cfg.INPUT.MIN_SIZE_TEST,
             "max_size_test": cfg.INPUT.MAX_SIZE_TEST,
@@ -65,7 +78,9 @@ class SegmentationMapper:
         Returns:
             ``image`` uint8 [3, h, w] RGB; ``sem_seg`` int64 [h, w] in training and [height, width] in the
             test, canonical (left out if the record has no labels); ``height`` and ``width`` of the file;
-            ``dataset``, ``file_name`` and ``stem`` of the record.
+            ``dataset``, ``file_name`` and ``stem`` of the record. With a common vocabulary also its class strings,
+            ``vocabulary``, which ``sem_seg`` then counts in, and, if unlabelled classes are ignored,
+            ``labelled_classes``, bool [T].
 
         Raises:
             DataError: see :func:`ovrs.data.reading.read_pair`.
@@ -80,7 +95,7 @@ class SegmentationMapper:
         if self._augmentations is None:
             image = resize_image(image, *resized_shape(height, width, self._min_size_test, self._max_size_test))
         else:
-            for augment in self._augmentations:
+            for augment in self._augmentations:  # by the set's own classes: crops do not depend on other sets
                 image, labels = augment(image, labels, rng)
 
         sample = {
@@ -91,6 +106,11 @@ class SegmentationMapper:
             "file_name": record["file_name"],
             "stem": record["stem"],
         }
+        if shared := self._shared.get(record["dataset"]):
+            labels = shared.relabel(labels)
+            sample["vocabulary"] = shared.classes
+            if self._ignore_unlabelled:
+                sample["labelled_classes"] = shared.labelled
         if labels is not None:
             sample["sem_seg"] = torch.from_numpy(np.ascontiguousarray(labels, np.int64))
         return sample

@@ -3,30 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ovrs.data.errors import DataError, nearest
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the content of a plain YAML file.
-
-    Raises:
-        DataError: missing, unreadable, not YAML, or YAML with tags that would build objects.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"data card {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data card {path} cannot be read: {error}") from None
-    except yaml.constructor.ConstructorError as error:
-        raise DataError(f"{path}: only plain YAML is read, no tags that build objects. {error.problem}.") from None
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not valid YAML: {error}") from None
 
 
 class Node:

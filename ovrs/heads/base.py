@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from ovrs.structures import FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
+from ovrs.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -28,33 +28,36 @@ class Head(nn.Module, ABC):
         """Return [B, T, h, w] logits; any T, and permuting the classes permutes the logits."""
 
 
-def build_head(cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None) -> Head:
-    """Build ``MODEL.SEM_SEG_HEAD`` for towers of the given shapes."""
-    return SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)(cfg, vlm, prior)
-
-
-def tapped_blocks(configured: Sequence[int], depth: int, levels: int, key: str) -> tuple[int, ...]:
-    """Return the blocks of a tower that guide a decoder, shallow to deep as configured or evenly spread.
-
-    Evenly spread are 3 and 7 of 12, 7 and 15 of 24, 5, 11 and 17 of 24. The last block is never among them.
+def build_head(cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None, companion: TowerSpec | None = None) -> Head:
+    """Build ``MODEL.SEM_SEG_HEAD`` for towers of the given shapes.
 
     Raises:
-        ValueError: ``configured``, the value of ``key``, is not one block below the last per level.
+        ValueError: there is a companion CLIP that the head does not use; it would cost time for nothing.
     """
-    blocks = tuple(configured) or tuple((level + 1) * depth // (levels + 1) - 1 for level in range(levels))
-    if len(blocks) != levels or not all(0 <= block < depth - 1 for block in blocks):
+    build = SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)
+    head = build(cfg, vlm, prior) if companion is None else build(cfg, vlm, prior, companion)
+    if companion is not None and not head.request().companion_blocks:
         raise ValueError(
-            f"{key} must name {levels} blocks, one per decoder level, between 0 and {depth - 2}; got {list(blocks)}."
+            f"MODEL.COMPANION.ARCH is {cfg.MODEL.COMPANION.ARCH!r}, but {cfg.MODEL.SEM_SEG_HEAD.NAME} as configured "
+            "asks for none of its blocks: switch USE_COMPANION_TAPS on, or set MODEL.COMPANION.ARCH to ''."
         )
-    return blocks
+    return head
 
 
-def classes_per_pass(configured: int, images: int, classes: int, maps: int) -> int:
-    """Return how many classes the memory-hungry parts of a head take at once.
+def log_scalars(**values: Tensor) -> None:
+    """Put diagnostics of a head into the training log, every 20 iterations; elsewhere do nothing."""
+    if has_event_storage():
+        storage = get_event_storage()
+        if storage.iter % 20 == 0:
+            storage.put_scalars(**{name: float(value) for name, value in values.items()}, smoothing_hint=False)
 
-    With gradients all: autograd keeps everything anyway. Otherwise as configured (``MODEL.SEM_SEG_HEAD.CLASS_CHUNK``),
-    or, for 0, so that images times classes is about ``maps``.
+
+def prompt_channels(cfg: CfgNode, prompt_fusion: str, key: str) -> int:
+    """Return how many prompts per class become channels of the cost volume; 0 where their embeddings are averaged.
+
+    Raises:
+        ValueError: ``prompt_fusion``, the value of ``key``, is neither ``mean`` nor ``channels``.
     """
-    if torch.is_grad_enabled():
-        return classes
-    return configured or max(maps // images, 1)
+    if prompt_fusion not in ("mean", "channels"):
+        raise ValueError(f"{key} must be 'mean' or 'channels', got {prompt_fusion!r}.")
+    return len(Vocabulary.templates_of(cfg)) if prompt_fusion == "channels" else 0

@@ -18,10 +18,12 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from ovrs.heads.base import Head, classes_per_pass, tapped_blocks
+from ovrs.heads.base import Head
+from ovrs.heads.blocks.chunks import classes_per_pass
 from ovrs.heads.blocks.decoder import GROUP_WIDTH, GuidedUpsampling
 from ovrs.heads.blocks.feature_aggregation import ProductAggregation, SimilarityAggregation
 from ovrs.heads.blocks.fusion import SingleCost
+from ovrs.heads.blocks.guided_decoder import tapped_blocks
 from ovrs.heads.blocks.text_attention import TextAttention
 from ovrs.structures import FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
 from ovrs.vocabulary import Vocabulary

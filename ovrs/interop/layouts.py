@@ -1,6 +1,6 @@
 """Name maps between this project's state dicts and those of the original projects.
 
-A layout is a list of pairs ``official, ours``; ``*`` stands for any text and is carried over. The
+A layout is a list of pairs ``official, ours``; every ``*`` stands for some text and is carried over. The
 map is one to one (buffers that follow from the geometry are dropped), so weights can be exported too.
 """
 
@@ -24,9 +24,9 @@ class Layout:
 
     Attributes:
         name: of the model.
-        marker: a tensor name that this layout has and no other.
-        rules: (official, ours) name patterns, tried in order; one ``*`` each at most.
-        dropped: patterns of official tensors that are recomputed, not stored.
+        marker: a tensor name that this layout has and none further down the list of layouts.
+        rules: (official, ours) name patterns, tried in order, with equally many ``*``.
+        dropped: patterns of official tensors that follow from the geometry, or that nothing reads.
         lifted: names (ours, last component) of vectors that the original stores as [1, 1, C].
         unread: scalars of ours that the original does not have and nothing reads, with their values.
         fused_attention: whether the original keeps query, key and value weights in one tensor.
@@ -75,14 +75,17 @@ class Layout:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile("(.+)".join(re.escape(part) for part in template.split("*")) + r"\Z")
+    """Compile a pattern: the last ``*`` takes any text, those before it one component of a name."""
+    *stars, last = [re.escape(part) for part in template.split("*")]
+    return re.compile("([^.]+)".join(stars) + ("(.+)" if stars else "") + last + r"\Z")
 
 
 def _rename(name: str, rules: Sequence[tuple[str, str]]) -> str | None:
     for source, target in rules:
         match = _pattern(source).match(name)
         if match:
-            return target.replace("*", match.group(1)) if match.groups() else target
+            parts = target.split("*")
+            return "".join(map("".join, zip(parts, (*match.groups(), ""), strict=True)))
     return None
 
 
@@ -90,62 +93,139 @@ def _matches_any(name: str, templates: Sequence[str]) -> bool:
     return any(_pattern(template).match(name) for template in templates)
 
 
-def _aggregator_rules(official: str, ours: str, layers: int) -> list[tuple[str, str]]:
-    """CAT-Seg's aggregator layers, which its descendants keep."""
-    rules = []
-    for i in range(layers):
-        source, target = f"{official}.layers.{i}", f"{ours}.layers.{i}"
-        for block in ("block_1", "block_2"):
+_PREDICTOR = "sem_seg_head.predictor"
+_HEAD = f"{_PREDICTOR}.transformer"
+
+
+def _cat_seg_rules(
+    layers: list[tuple[str, str]], decoder: str, taps: dict[str, tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """What CAT-Seg and its descendants share.
+
+    Args:
+        layers: rules of the aggregator's layers.
+        decoder: official name of the decoder's stages, without number.
+        taps: {our name of a guiding tower: (official name of its resampling layer, ``{}`` for the level's number;
+            official name of its projections)}.
+    """
+    rules = [
+        (f"{_PREDICTOR}.clip_model.*", "vlm.clip.*"),
+        (f"{_HEAD}.guidance_projection.0.*", "head.aggregator.appearance.*"),
+        (f"{_HEAD}.text_guidance_projection.0.*", "head.aggregator.text_guidance.*"),
+        (f"{_HEAD}.head.*", "head.decoder.predictor.*"),
+        *layers,
+    ]
+    stage = {"up": "up", "conv.double_conv.0": "conv1", "conv.double_conv.1": "norm1"}
+    stage |= {"conv.double_conv.3": "conv2", "conv.double_conv.4": "norm2"}
+    for level in range(2):
+        for tower, (resample, project) in taps.items():
+            ours = f"head.decoder.taps.{tower}.{level}"
             rules += [
-                (f"{source}.swin_block.{block}.mlp.fc1.*", f"{target}.spatial.{block}.mlp.0.*"),
-                (f"{source}.swin_block.{block}.mlp.fc2.*", f"{target}.spatial.{block}.mlp.2.*"),
+                (f"{resample.format(level + 1)}.*", f"{ours}.resample.*"),
+                (f"{_HEAD}.{project}.{level}.0.*", f"{ours}.project.*"),
             ]
         rules += [
-            (f"{source}.swin_block.*", f"{target}.spatial.*"),
-            *((f"{source}.attention.attention.{part}.*", f"{target}.classes.{part}.*") for part in "qkv"),
-            (f"{source}.attention.MLP.*", f"{target}.classes.mlp.*"),
-            (f"{source}.attention.*", f"{target}.classes.*"),
+            (f"{_HEAD}.{decoder}{level + 1}.{theirs}.*", f"head.decoder.stages.{level}.{own}.*")
+            for theirs, own in stage.items()
         ]
     return rules
 
 
-def _decoder_rules(official: str, ours: str) -> list[tuple[str, str]]:
-    names = {"up": "up", "conv.double_conv.0": "conv1", "conv.double_conv.1": "norm1"}
-    names |= {"conv.double_conv.3": "conv2", "conv.double_conv.4": "norm2"}
-    return [(f"{official}.{theirs}.*", f"{ours}.{own}.*") for theirs, own in names.items()]
+def _swin_rules() -> list[tuple[str, str]]:
+    """CAT-Seg's aggregator layers."""
+    theirs, ours = f"{_HEAD}.layers.*", "head.aggregator.layers.*"
+    rules = []
+    for block in ("block_1", "block_2"):
+        rules += [
+            (f"{theirs}.swin_block.{block}.mlp.fc1.*", f"{ours}.spatial.{block}.mlp.0.*"),
+            (f"{theirs}.swin_block.{block}.mlp.fc2.*", f"{ours}.spatial.{block}.mlp.2.*"),
+        ]
+    return [
+        *rules,
+        (f"{theirs}.swin_block.*", f"{ours}.spatial.*"),
+        *((f"{theirs}.attention.attention.{part}.*", f"{ours}.classes.{part}.*") for part in "qkv"),
+        (f"{theirs}.attention.MLP.*", f"{ours}.classes.mlp.*"),
+        (f"{theirs}.attention.*", f"{ours}.classes.*"),
+    ]
+
+
+def _efficient_rules() -> list[tuple[str, str]]:
+    """RSKT-Seg's aggregator layers."""
+    theirs, ours = f"{_HEAD}.layers.*", "head.aggregator.layers.*"
+    return [
+        (f"{theirs}.spatial_fusion.sa.attention.sr_k.*", f"{ours}.spatial.attn.reduce_k.*"),
+        (f"{theirs}.spatial_fusion.sa.attention.sr_v.*", f"{ours}.spatial.attn.reduce_v.*"),
+        (f"{theirs}.spatial_fusion.sa.attention.*", f"{ours}.spatial.attn.*"),
+        (f"{theirs}.spatial_fusion.sa.mlp.dwconv.dwconv.*", f"{ours}.spatial.mix.*"),
+        (f"{theirs}.spatial_fusion.sa.*", f"{ours}.spatial.*"),
+        (f"{theirs}.class_fusion.sa.attention.*", f"{ours}.classes.*"),
+        (f"{theirs}.class_fusion.sa.*", f"{ours}.classes.*"),
+    ]
+
+
+def _fusion_rules(ours: str) -> list[tuple[str, str]]:
+    """The fusion of CLIP's and DINO's cost."""
+    names = {"conv1": "embed", "conv2": "embed_second", "fusion_corr": "fuse"}
+    return [(f"{_HEAD}.{theirs}.*", f"{ours}.{own}.*") for theirs, own in names.items()]
+
+
+_SHIFT_MASKS = "*.attn_mask"
+_PADDING = ("padding_tokens", "padding_guidance")
+_CLIP_TAPS = ("upsample{}", "CLIP_decoder_guidance_projection")
+_DINO_TAPS = ("dino_decod_proj{}", "DINO_decoder_guidance_projection")
+
+
+def _cat_seg() -> Layout:
+    return Layout(
+        name="CAT-Seg",
+        marker=f"{_HEAD}.decoder_guidance_projection.0.0.weight",
+        rules=(
+            (f"{_HEAD}.conv1.*", "head.embed.embed.*"),
+            *_cat_seg_rules(_swin_rules(), "decoder", {"vlm": ("upsample{}", "decoder_guidance_projection")}),
+        ),
+        dropped=(_SHIFT_MASKS,),
+        lifted=_PADDING,
+    )
 
 
 def _gsnet() -> Layout:
-    predictor = "sem_seg_head.predictor"
-    head = f"{predictor}.transformer"
-    rules = [
-        ("dino_model.*", "prior.vit.*"),
-        (f"{predictor}.clip_model.*", "vlm.clip.*"),
-        (f"{head}.conv1.*", "head.fusion.embed_vlm.*"),
-        (f"{head}.conv2.*", "head.fusion.embed_prior.*"),
-        (f"{head}.fusion_corr.*", "head.fusion.fuse.*"),
-        (f"{head}.guidance_projection.0.*", "head.appearance.*"),
-        (f"{head}.text_guidance_projection.0.*", "head.text_guidance.*"),
-        (f"{head}.head.*", "head.predictor.*"),
-        ("dino_down_sample.*", "head.align.*"),
-        *_aggregator_rules(head, "head", layers=2),
-    ]
-    for level, (vlm_tap, prior_tap) in enumerate(
-        (("upsample1", "dino_decod_proj1"), ("upsample2", "dino_decod_proj2"))
-    ):
-        rules += [
-            (f"{vlm_tap}.*", f"head.vlm_taps.{level}.resample.*"),
-            (f"{prior_tap}.*", f"head.prior_taps.{level}.resample.*"),
-            (f"{head}.CLIP_decoder_guidance_projection.{level}.0.*", f"head.vlm_taps.{level}.project.*"),
-            (f"{head}.DINO_decoder_guidance_projection.{level}.0.*", f"head.prior_taps.{level}.project.*"),
-            *_decoder_rules(f"{head}.Fusiondecoder{level + 1}", f"head.decoder.{level}"),
-        ]
     return Layout(
         name="GSNet",
-        marker=f"{head}.fusion_corr.weight",
-        rules=tuple(rules),
-        dropped=("*.attn_mask",),
-        lifted=("padding_tokens", "padding_guidance"),
+        marker=f"{_HEAD}.fusion_corr.weight",
+        rules=(
+            ("dino_model.*", "prior.vit.*"),
+            ("dino_down_sample.*", "head.align.*"),
+            *_fusion_rules("head.fusion.costs"),
+            *_cat_seg_rules(_swin_rules(), "Fusiondecoder", {"vlm": _CLIP_TAPS, "prior": _DINO_TAPS}),
+        ),
+        dropped=(_SHIFT_MASKS,),
+        lifted=_PADDING,
+    )
+
+
+def _rskt_seg() -> Layout:
+    """RSKT-Seg with its efficient aggregator, as all published checkpoints have it, of any depth.
+
+    RemoteCLIP's text tower is in the official files, but nothing reads it.
+    """
+    companion = f"{_PREDICTOR}.clip_model_remote"
+    remote = ("upsample{}_remote", "CLIP_decoder_guidance_projection_remote")
+    taps = {"vlm": _CLIP_TAPS, "companion": remote, "prior": _DINO_TAPS}
+    return Layout(
+        name="RSKT-Seg",
+        marker=f"{_HEAD}.layers.0.spatial_fusion.sa.norm1.weight",
+        rules=(
+            ("dino_model.*", "prior.vit.*"),
+            ("dino_down_sample.*", "head.align.*"),
+            (f"{companion}.visual.*", "companion.visual.*"),
+            *_fusion_rules("head.fusion"),
+            *_cat_seg_rules(_efficient_rules(), "Fusiondecoder", taps),
+        ),
+        dropped=(
+            f"{companion}.transformer.*",
+            *(f"{companion}.{name}" for name in ("positional_embedding", "text_projection", "logit_scale")),
+            *(f"{companion}.{name}.*" for name in ("token_embedding", "ln_final")),
+        ),
     )
 
 
@@ -172,7 +252,7 @@ def _hg_rsovsseg() -> Layout:
     )
 
 
-LAYOUTS = {layout.name: layout for layout in (_gsnet(), _hg_rsovsseg())}
+LAYOUTS = {layout.name: layout for layout in (_rskt_seg(), _cat_seg(), _gsnet(), _hg_rsovsseg())}
 
 
 def from_any_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from image_pairs import save_pair
 
 from ovrs.config import get_cfg
 
@@ -38,13 +38,6 @@ def town(write_card: Callable[..., Path]) -> Path:
         labels = rng.integers(0, len(CLASSES), shape).astype(np.uint8)
         save_pair(card.parent, f"{number:03d}", labels, number)
     return card
-
-
-def save_pair(folder: Path, stem: str, labels: np.ndarray, number: int = 0) -> None:
-    image = np.stack([labels * 100, np.full_like(labels, number), np.zeros_like(labels)], axis=-1)
-    for name, array in (("images", image), ("labels", labels)):
-        (folder / name).mkdir(exist_ok=True)
-        Image.fromarray(array).save(folder / name / f"{stem}.png")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from detectron2.utils import comm
 from ovrs.config import ConfigError
 from ovrs.data.errors import DataError
 from ovrs.data.loader import TrainingBatches, build_test_loader, build_train_loader
+from ovrs.data.order import TrainingOrder
 
 
 def take(loader, count):
@@ -98,11 +99,36 @@ def test_several_training_sets_are_mixed(cfg, write_card):
     assert counts == {"town_train": 7, "second_train": 7}
 
 
+def test_weights_decide_how_often_a_set_is_shown(cfg, write_card):
+    cfg.DATASETS.TRAIN = (*cfg.DATASETS.TRAIN, str(write_card("second.yaml", name="second")))
+    cfg.DATASETS.TRAIN_WEIGHTS = [1, 6]
+    batches = list(islice(build_train_loader(cfg), 14))
+    for epoch in (batches[:7], batches[7:]):
+        assert Counter(sample["dataset"] for batch in epoch for sample in batch) == {
+            "town_train": 2,
+            "second_train": 12,
+        }
+
+
+@pytest.mark.parametrize("grouping", [False, True])
+def test_resumed_loader_with_weights_continues_where_the_interrupted_one_stopped(cfg, write_card, grouping):
+    augmented(cfg).DATALOADER.ASPECT_RATIO_GROUPING = grouping
+    cfg.DATASETS.TRAIN = (*cfg.DATASETS.TRAIN, str(write_card("second.yaml", name="second")))
+    cfg.DATASETS.TRAIN_WEIGHTS = [5, 1]
+    whole = take(build_train_loader(cfg), 20)
+    for start in (1, 6, 7, 15):
+        assert take(build_train_loader(cfg, start_iteration=start), 20 - start) == whole[start:]
+    cfg.DATALOADER.NUM_WORKERS = 2
+    assert take(build_train_loader(cfg, start_iteration=8), 4) == whole[8:12]
+
+
+@pytest.mark.parametrize("weights", [[], [3, 1]])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_processes_share_each_batch_whatever_their_number(world_size):
-    ranks = [TrainingBatches(10, 6 // world_size, seed=1, rank=r, world_size=world_size) for r in range(world_size)]
+def test_processes_share_each_batch_whatever_their_number(world_size, weights):
+    order = TrainingOrder([4, 6], 1, weights)
+    ranks = [TrainingBatches(order, 6 // world_size, rank=r, world_size=world_size) for r in range(world_size)]
     shares = [list(islice(rank, 10)) for rank in ranks]
-    expected = list(islice(TrainingBatches(10, 6, seed=1), 10))
+    expected = list(islice(TrainingBatches(order, 6), 10))
     for k in range(10):
         assert sorted(place for share in shares for place in share[k]) == sorted(expected[k])
 
@@ -114,11 +140,12 @@ def test_grouping_reads_each_header_once():
         asked[index] += 1
         return index % 3 == 0
 
-    whole = list(islice(TrainingBatches(9, 2, seed=0, is_wide=is_wide), 20))
+    order = TrainingOrder([9], 0)
+    whole = list(islice(TrainingBatches(order, 2, is_wide=is_wide), 20))
     assert all(len({index % 3 == 0 for _, index in batch}) == 1 for batch in whole)
-    assert list(islice(TrainingBatches(9, 2, seed=0, start_iteration=13, is_wide=is_wide), 7)) == whole[13:]
+    assert list(islice(TrainingBatches(order, 2, start_iteration=13, is_wide=is_wide), 7)) == whole[13:]
     asked.clear()
-    assert len(next(iter(TrainingBatches(9, 1, seed=0, is_wide=is_wide)))) == 1
+    assert len(next(iter(TrainingBatches(order, 1, is_wide=is_wide)))) == 1
     assert not asked
 
 

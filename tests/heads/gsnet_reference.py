@@ -26,21 +26,19 @@ def naive_head(head: GSNetHead, image: ImageFeatures, text: TextFeatures, prior:
         streams.append(head.align(prior.dense))
     x = naive_fusion(head.fusion, streams, mean[:, None] if head.mean_prompts else text.embeddings)
 
-    appearance = F.relu(head.appearance(streams[0]))
-    guidance = F.relu(head.text_guidance(mean))
-    pooling = head.pooling_train if head.training else head.pooling_test
-    for layer in head.layers:
+    appearance = F.relu(head.aggregator.appearance(streams[0]))
+    guidance = F.relu(head.aggregator.text_guidance(mean))
+    aggregator, decoder = head.aggregator, head.decoder
+    pooling = aggregator.pooling_train if head.training else aggregator.pooling_test
+    for layer in aggregator.layers:
         x = naive_layer(layer, x, appearance, guidance, pooling)
 
     x = x.flatten(0, 1)
-    for level, stage in enumerate(head.decoder):
-        taps = []
-        if head.vlm_taps is not None:
-            taps.append(head.vlm_taps[level](image.blocks[head.vlm_blocks[level]]))
-        if head.prior_taps is not None:
-            taps.append(head.prior_taps[level](prior.blocks[head.prior_blocks[level]]))
+    features = {"vlm": image.blocks, "prior": prior.blocks if prior is not None else {}}
+    for level, stage in enumerate(decoder.stages):
+        taps = [tap[level](features[name][decoder.blocks[name][level]]) for name, tap in decoder.taps.items()]
         x = naive_decoder_stage(stage, x, [tap.repeat_interleave(classes, dim=0) for tap in taps])
-    return head.predictor(x).unflatten(0, (-1, classes))[:, :, 0]
+    return decoder.predictor(x).unflatten(0, (-1, classes))[:, :, 0]
 
 
 def naive_cost(image: Tensor, text: Tensor) -> Tensor:
@@ -56,9 +54,9 @@ def naive_fusion(fusion: nn.Module, streams: list[Tensor], text: Tensor) -> Tens
     if name == "SingleCost":
         maps = fusion.embed(naive_cost(streams[0], text))
     elif name == "QueryGuidedFusion":
-        z_vlm = torch.sigmoid(fusion.embed_vlm(naive_cost(streams[0], text)))
-        z_prior = torch.sigmoid(fusion.embed_prior(naive_cost(streams[1], text)))
-        maps = torch.sigmoid(fusion.fuse(torch.cat([z_vlm, z_prior], dim=1))) + z_vlm
+        z_vlm = torch.sigmoid(fusion.costs.embed(naive_cost(streams[0], text)))
+        z_prior = torch.sigmoid(fusion.costs.embed_second(naive_cost(streams[1], text)))
+        maps = torch.sigmoid(fusion.costs.fuse(torch.cat([z_vlm, z_prior], dim=1))) + z_vlm
     elif name == "FusedQuery":
         maps = fusion.cost.embed(naive_cost(fusion.merge(torch.cat(streams, dim=1)), text))
     else:  # ConcatenationFusion

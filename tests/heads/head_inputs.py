@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import torch
 import torch.nn.functional as F
 from golden import fill
 from torch import Tensor, nn
 
 from ovrs.heads import GSNetHead
+from ovrs.heads.blocks.aggregator import SWIN, AggregatorOptions
+from ovrs.heads.blocks.guided_decoder import DecoderOptions
+from ovrs.heads.gsnet import GSNET_DECODER
 from ovrs.structures import FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
 from ovrs.vocabulary import Vocabulary
 
@@ -34,9 +39,20 @@ def filled(module: nn.Module) -> nn.Module:
     return module
 
 
+def head_options(defaults: DecoderOptions = GSNET_DECODER, kind: AggregatorOptions = SWIN, **options: object) -> dict:
+    """A small head's options, given flat, sorted into those of the aggregator, of the decoder and the rest."""
+    options = {**SMALL, **options}
+
+    def taken(template: object) -> dict[str, object]:
+        return {field.name: options.pop(field.name) for field in fields(template) if field.name in options}
+
+    parts = {"aggregator": replace(kind, **taken(kind)), "decoder": replace(defaults, **taken(defaults))}
+    return {**parts, **options}
+
+
 def small_head(vlm: TowerSpec = VLM, prior: TowerSpec | None = PRIOR, **options: object) -> GSNetHead:
     """A filled head in evaluation mode."""
-    return filled(GSNetHead(vlm=vlm, prior=prior, **{**SMALL, **options})).eval()
+    return filled(GSNetHead(vlm=vlm, prior=prior, **head_options(**options))).eval()
 
 
 def random_inputs(

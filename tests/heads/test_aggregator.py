@@ -6,14 +6,19 @@ import torch.nn.functional as F
 from gsnet_reference import naive_class_attention, naive_layer
 from head_inputs import filled
 
-from ovrs.heads.blocks.aggregator import AggregatorLayer
+from ovrs.heads.blocks.aggregator import AggregatorLayer, AggregatorOptions, build_layer
 from ovrs.heads.blocks.class_attention import ClassAttention
 
 WIDTH, HEADS = 32, 4
 
 
+def make_wide_layer(heads: int, window: int, kind: str, pad_to: int) -> AggregatorLayer:
+    options = AggregatorOptions(WIDTH, "swin", 1, heads, 1, 1, window, kind, pad_to)
+    return filled(build_layer(options))
+
+
 def make_layer(window: int = 4, kind: str = "linear", pad_to: int = 256) -> AggregatorLayer:
-    return filled(AggregatorLayer(WIDTH, HEADS, window, kind, pad_to))
+    return make_wide_layer(HEADS, window, kind, pad_to)
 
 
 def make_maps(classes: int, grid: tuple[int, int], images: int = 2) -> tuple[torch.Tensor, ...]:
@@ -22,7 +27,7 @@ def make_maps(classes: int, grid: tuple[int, int], images: int = 2) -> tuple[tor
     return maps, F.relu(torch.randn(images, WIDTH, *grid)), F.relu(torch.randn(classes, WIDTH))
 
 
-def run_fast(layer: AggregatorLayer, maps, appearance, text, pooling: int, chunk: int = 0) -> torch.Tensor:
+def run_fast(layer: AggregatorLayer, maps, appearance, text, pooling: int, chunk: int = 1000) -> torch.Tensor:
     out = layer(maps.permute(0, 1, 3, 4, 2), appearance.permute(0, 2, 3, 1), text, pooling, chunk)
     return out.permute(0, 1, 4, 2, 3)
 
@@ -133,7 +138,7 @@ def test_shifted_windows_do_not_wrap_around_the_image():
 
 
 def test_training_works_after_the_same_grid_was_seen_in_inference_mode():
-    layer = filled(AggregatorLayer(WIDTH, 1, 4, "full", 16))
+    layer = make_wide_layer(1, 4, "full", 16)
     inputs = make_maps(3, (11, 6))
     with torch.inference_mode():
         expected = run_fast(layer, *inputs, 1)

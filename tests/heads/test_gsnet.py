@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from gsnet_reference import naive_head
-from head_inputs import PRIOR, SMALL, VLM, choose_classes, choose_images, filled, random_inputs, small_head
+from head_inputs import PRIOR, VLM, choose_classes, choose_images, filled, head_options, random_inputs, small_head
 
 from ovrs.config import get_cfg
 from ovrs.heads import GSNetHead, build_head
@@ -54,7 +54,7 @@ def test_logits_equal_the_naive_head(variant: str):
     head = small_head(**VARIANTS[variant][0])
     inputs = random_inputs(head)
     logits = head(*inputs)
-    enlarged = 6 * 2 ** len(head.decoder)
+    enlarged = 6 * 2 ** len(head.decoder.stages)
     assert logits.shape == (2, 3, enlarged, enlarged)
     assert_close(logits, naive_head(head, *inputs))
 
@@ -117,7 +117,7 @@ def test_logits_do_not_depend_on_the_class_chunk(class_chunk: int):
 def test_chunks_bound_the_maps_that_the_decoder_sees_at_inference_only():
     head = small_head(class_chunk=2)
     seen = []
-    head.decoder[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+    head.decoder.stages[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
     inputs = random_inputs(head, classes=5)
     with torch.no_grad():
         head(*inputs)
@@ -131,7 +131,9 @@ def test_chunks_bound_the_maps_that_the_decoder_sees_at_inference_only():
 def test_automatic_chunks_shrink_with_the_batch():
     head = small_head()
     seen = []
-    head.decoder[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[:2].numel()))
+    head.decoder.stages[0].register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[:2].numel())
+    )
     head(*random_inputs(head, classes=60, images=1))
     one = max(seen)
     seen.clear()
@@ -168,7 +170,7 @@ def test_pooling_of_training_and_evaluation_differ():
     inputs = random_inputs(head)
     in_evaluation, in_training = head(*inputs), head.train()(*inputs)
     assert (in_evaluation - in_training).abs().max() > 1e-3
-    head.pooling_train = 1
+    head.aggregator.pooling_train = 1
     assert torch.equal(head(*inputs), in_evaluation)
 
 
@@ -192,7 +194,7 @@ def test_variant_trains_all_its_parameters_on_what_it_asks_for(variant: str):
     assert head.request() == request
     inputs = random_inputs(head)  # exactly what was asked for, nothing else
     # Without aggregator layers nothing reads the guidance of their attention.
-    unread = ("appearance.", "text_guidance.") if not head.layers else ()
+    unread = ("aggregator.",) if not head.aggregator.layers else ()
     own = {name: parameter for name, parameter in head.named_parameters() if not name.startswith(unread)}
     before = {name: parameter.detach().clone() for name, parameter in own.items()}
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
@@ -234,7 +236,7 @@ def test_configuration_reaches_the_head(tiny_cfg: CfgNode):
     head = build_head(tiny_cfg, VLM, PRIOR)
     assert isinstance(head, GSNetHead)
     assert head.fusion.cost.embed.in_channels == 3
-    assert (head.pooling_train, head.class_chunk, head.vlm_blocks) == (3, 7, (0, 2))
+    assert (head.aggregator.pooling_train, head.class_chunk, head.decoder.blocks["vlm"]) == (3, 7, (0, 2))
 
 
 def test_defaults_of_the_class_are_those_of_the_configuration():
@@ -269,7 +271,7 @@ def test_prior_of_any_patch_size_is_brought_to_the_grids(patch: int, align: tupl
         return type(layer).__name__, layer.stride[0]
 
     assert kind(head.align) == align
-    assert [kind(tap.resample) for tap in head.prior_taps] == taps
+    assert [kind(tap.resample) for tap in head.decoder.taps["prior"]] == taps
     inputs = random_inputs(head, vlm, prior, images=1)
     logits = head(*inputs)
     assert logits.shape == (1, 3, 32, 32)
@@ -334,13 +336,16 @@ def test_prior_features_are_not_read_without_need():
 )
 def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        GSNetHead(vlm=VLM, prior=PRIOR, **{**SMALL, **options})
+        GSNetHead(vlm=VLM, prior=PRIOR, **head_options(**options))
 
 
-@pytest.mark.parametrize("options", [{}, {"use_prior_cost": False}, {"use_prior_taps": False}])
-def test_missing_prior_is_refused_where_an_option_uses_it(options: dict):
-    with pytest.raises(ValueError, match=r"USE_PRIOR_COST or USE_PRIOR_TAPS is on, but MODEL.PRIOR.NAME is empty"):
-        GSNetHead(vlm=VLM, prior=None, **{**SMALL, **options})
+@pytest.mark.parametrize(
+    ("options", "wanted_by"),
+    [({}, "COST"), ({"use_prior_cost": False}, "TAPS"), ({"use_prior_taps": False}, "COST")],
+)
+def test_missing_prior_is_refused_where_an_option_uses_it(options: dict, wanted_by: str):
+    with pytest.raises(ValueError, match=rf"GSNET.USE_PRIOR_{wanted_by} is on, but MODEL.PRIOR.NAME is empty"):
+        GSNetHead(vlm=VLM, prior=None, **head_options(**options))
 
 
 @pytest.mark.parametrize(
@@ -355,12 +360,12 @@ def test_missing_prior_is_refused_where_an_option_uses_it(options: dict):
 )
 def test_grids_that_do_not_match_are_refused(prior: TowerSpec, message: str):
     with pytest.raises(ValueError, match=message):
-        GSNetHead(vlm=VLM, prior=prior, **SMALL)
+        GSNetHead(vlm=VLM, prior=prior, **head_options())
 
 
 def test_patch_sizes_that_do_not_match_are_refused_for_images_of_any_size():
     with pytest.raises(ValueError, match=r"patch 14 and .* patch 8 give 7/4 .*whole multiple"):
-        GSNetHead(vlm=TowerSpec(24, 6, 14, 0, 16), prior=TowerSpec(20, 6, 8, 0), **SMALL)
+        GSNetHead(vlm=TowerSpec(24, 6, 14, 0, 16), prior=TowerSpec(20, 6, 8, 0), **head_options())
 
 
 def test_unknown_prompt_fusion_is_refused(tiny_cfg: CfgNode):

@@ -93,7 +93,7 @@ def stages(model: OpenVocabSegmenter) -> Iterator[dict[str, torch.Tensor]]:
 
     handles = [model.head.register_forward_pre_hook(keep_inputs)]
     handles += [keep("dino_down", model.head.align), keep("logits", model.head)]
-    handles += [keep(f"agg{index}", layer) for index, layer in enumerate(model.head.layers)]
+    handles += [keep(f"agg{index}", layer) for index, layer in enumerate(model.head.aggregator.layers)]
     model.eval()
     yield seen
     for handle in handles:

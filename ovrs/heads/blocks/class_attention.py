@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.heads.blocks.pooling import average_pool, enlarge_aligned
 from ovrs.heads.blocks.swin import Mlp
 
 Kind = Literal["linear", "full"]
@@ -55,10 +56,10 @@ class ClassAttention(nn.Module):
         Returns:
             [B, T, H, W, C]. The attended map contains its own input, so this is about ``2 x + ...``.
         """
-        pooled = _average_pool(x, pooling) if pooling > 1 else x
+        pooled = average_pool(x, pooling)
         pooled = pooled + self._attend(self.norm1(pooled), guidance)
         pooled = pooled + self.mlp(self.norm2(pooled))
-        return x + (_enlarge(pooled, x.shape[2:4]) if pooling > 1 else pooled)
+        return x + enlarge_aligned(pooled, x.shape[2:4])
 
     def _attend(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Attention over the class axis of normalised maps [B, T, h, w, C]; no output projection."""
@@ -116,16 +117,3 @@ def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, k_pad: Tensor, v_pad: Te
     lead = q.shape[:-3]
     q, k, v = (part.flatten(0, -4) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(0, lead)
-
-
-def _average_pool(x: Tensor, side: int) -> Tensor:
-    """Average pooling of the two spatial axes of [B, T, H, W, C]."""
-    maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-    return F.avg_pool2d(maps, side).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
-
-
-def _enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear enlargement of [B, T, h, w, C] with aligned corners, as the original does here only."""
-    maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-    maps = F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
-    return maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])

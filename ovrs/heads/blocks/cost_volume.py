@@ -21,3 +21,17 @@ def cosine_cost(image: Tensor, text: Tensor) -> Tensor:
     with torch.autocast(image.device.type, enabled=False):
         dtype = torch.promote_types(image.dtype, torch.float32)
         return torch.einsum("bchw,tpc->btphw", F.normalize(image.to(dtype), dim=1), text.to(dtype))
+
+
+def rotation_cost(rotated: Tensor, text: Tensor) -> Tensor:
+    """Return the cosine similarity of every class and every pixel under every rotation (RSKT-Seg; Eq. 10 of DR-Seg).
+
+    Args:
+        rotated: [B, R, C, h, w] features that were turned back.
+        text: [T, C] unit embeddings.
+
+    Returns:
+        [B, T, R, h, w] in -1..1: rotations take the place of prompts.
+    """
+    cost = cosine_cost(rotated.flatten(0, 1), text[:, None])
+    return cost.squeeze(2).unflatten(0, rotated.shape[:2]).transpose(1, 2)

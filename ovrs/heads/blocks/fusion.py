@@ -1,4 +1,4 @@
-"""Embedding one or two cost volumes into cost maps: GSNet's query-guided feature fusion and its ablations."""
+"""From features and class embeddings to cost maps: GSNet's query-guided feature fusion and its ablations."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.heads.blocks.cost_fusion import SeparateFusion, embedding_conv
 from ovrs.heads.blocks.cost_volume import cosine_cost
-
-_KERNEL = 7
-
-
-def _conv(in_dim: int, out_dim: int) -> nn.Conv2d:
-    return nn.Conv2d(in_dim, out_dim, _KERNEL, padding=_KERNEL // 2)
 
 
 class SingleCost(nn.Module):
@@ -25,7 +20,7 @@ class SingleCost(nn.Module):
 
     def __init__(self, prompts: int, hidden: int) -> None:
         super().__init__()
-        self.embed = _conv(prompts, hidden)
+        self.embed = embedding_conv(prompts, hidden)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """[B, C, h, w] features and [T, P, C] embeddings -> [B, T, hidden, h, w]."""
@@ -34,24 +29,20 @@ class SingleCost(nn.Module):
 
 
 class QueryGuidedFusion(nn.Module):
-    """Two cost volumes fused under the query (QGFF, Eq. 2-3 of the GSNet paper).
+    """Two cost volumes, each with the query, fused: QGFF, Eq. 2-3 of the GSNet paper.
 
-    Z_G = sigmoid(conv(M_G)), Z_S = sigmoid(conv(M_S)), Z_F = sigmoid(conv([Z_G ; Z_S])) + Z_G.
+    Args:
+        prompts: channels of each cost volume, the prompts per class.
+        hidden: output channels.
     """
 
     def __init__(self, prompts: int, hidden: int) -> None:
         super().__init__()
-        self.embed_vlm = _conv(prompts, hidden)
-        self.embed_prior = _conv(prompts, hidden)
-        self.fuse = _conv(2 * hidden, hidden)
+        self.costs = SeparateFusion(prompts, prompts, hidden)
 
     def forward(self, vlm: Tensor, prior: Tensor, text: Tensor) -> Tensor:
         """Two [B, C, h, w] maps and [T, P, C] embeddings -> Z_F [B, T, hidden, h, w] in 0..2."""
-        cost = cosine_cost(vlm, text)
-        z_vlm = self.embed_vlm(cost.flatten(0, 1)).sigmoid()
-        z_prior = self.embed_prior(cosine_cost(prior, text).flatten(0, 1)).sigmoid()
-        fused = self.fuse(torch.cat([z_vlm, z_prior], dim=1)).sigmoid() + z_vlm
-        return fused.unflatten(0, cost.shape[:2])
+        return self.costs(cosine_cost(vlm, text), cosine_cost(prior, text))
 
 
 class ConcatenationFusion(nn.Module):
@@ -64,17 +55,17 @@ class ConcatenationFusion(nn.Module):
     def __init__(self, joint_dim: int, hidden: int) -> None:
         super().__init__()
         self.joint_dim = joint_dim
-        self.embed = _conv(3 * joint_dim, hidden)
+        self.embed = embedding_conv(3 * joint_dim, hidden)
 
     def forward(self, vlm: Tensor, prior: Tensor, text: Tensor) -> Tensor:
         """Two [B, C, h, w] maps and [T, P, C] embeddings (their mean is used) -> [B, T, hidden, h, w]."""
         image_weight, text_weight = self.embed.weight.split([2 * self.joint_dim, self.joint_dim], dim=1)
         both = torch.cat([F.normalize(vlm, dim=1), F.normalize(prior, dim=1)], dim=1)
-        of_image = F.conv2d(both, image_weight, self.embed.bias, padding=_KERNEL // 2)
+        of_image = F.conv2d(both, image_weight, self.embed.bias, padding=self.embed.padding)
 
         per_cell = torch.einsum("ockl,tc->tokl", text_weight, text.mean(dim=1).to(text_weight.dtype))
         ones = vlm.new_ones(1, 1, *vlm.shape[-2:])
-        of_text = F.conv2d(ones, per_cell.flatten(0, 1)[:, None], padding=_KERNEL // 2)
+        of_text = F.conv2d(ones, per_cell.flatten(0, 1)[:, None], padding=self.embed.padding)
         return of_image[:, None] + of_text.unflatten(1, per_cell.shape[:2])
 
 

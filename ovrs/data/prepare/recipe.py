@@ -1,0 +1,79 @@
+"""Recipes: how the original archives of one family of data sets become jobs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from ovrs.data.card import DatasetCard
+from ovrs.data.errors import DataError
+from ovrs.data.prepare.jobs import Job
+from ovrs.data.prepare.sources import Member, Source
+
+
+class Recipe(ABC):
+    """What is particular about the original archives of one family; everything else is shared.
+
+    Attributes:
+        family: value of ``source.family`` in the cards that it prepares.
+        download: what to fetch, for people.
+        wrong_conversion: what the labels look like after the usual mistakes, printed by ``--check``.
+    """
+
+    family: ClassVar[str]
+    download: ClassVar[str]
+    wrong_conversion: ClassVar[str]
+
+    @abstractmethod
+    def jobs(self, source: Source, card: DatasetCard) -> Iterable[Job]:
+        """Plan the work. Looks at names and, where it must, at small text files; opens no image.
+
+        Args:
+            source: the original files.
+            card: the data set; all facts (tiling, splits, colours) come from here.
+
+        Raises:
+            DataError: files are missing, or have names that do not belong here.
+        """
+
+
+def fact(card: DatasetCard, key: str, kind: type | tuple[type, ...]) -> Any:
+    """Return ``source.<key>`` of a card.
+
+    Raises:
+        DataError: missing, or not of this type.
+    """
+    value = card.source.get(key)
+    if not isinstance(value, kind):
+        raise DataError(
+            f"{card.path}: source.{key} is {value!r}; the recipe of this family needs it. Correct the card."
+        )
+    return value
+
+
+def splits_of_id(card: DatasetCard, name: str, member: Member) -> tuple[str, ...]:
+    """Return the splits whose list in ``source.split_ids`` names a tile, a scene, a domain ...
+
+    Raises:
+        DataError: no list does, so the file belongs to something else.
+    """
+    ids = fact(card, "split_ids", dict)
+    splits = tuple(split for split in card.splits if name in ids.get(split, ()))
+    if not splits:
+        raise DataError(
+            f"{member}: {name} is in no list of source.split_ids of {card.path}; leave the file out, or add it."
+        )
+    return splits
+
+
+def splits_of_folder(card: DatasetCard, name: str) -> tuple[str, ...]:
+    """Return the splits that get what lies in one of the authors' folders, by ``source.original_splits``.
+
+    Raises:
+        DataError: the card does not list the folder.
+    """
+    folders = fact(card, "original_splits", dict)
+    if name not in folders:
+        raise DataError(f"{card.path}: source.original_splits lists {', '.join(folders)}, but not {name!r}; add it.")
+    return tuple(folders[name])

@@ -1,0 +1,82 @@
+"""Windows over large images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ovrs.data.card import DatasetCard
+from ovrs.data.errors import DataError
+
+EDGES = ("shift", "drop", "exact", "pad")
+
+
+class Window(NamedTuple):
+    """A rectangle in pixels: rows top..bottom-1, columns left..right-1. It may reach beyond the image."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Square windows on a grid.
+
+    Attributes:
+        size: side in pixels.
+        stride: distance of neighbouring windows in pixels.
+        edge: what happens where the grid does not meet the border. ``shift``: the last window moves inwards
+            until it ends at the border. ``drop``: pixels behind the last full window are left out. ``exact``:
+            that is an error. ``pad``: the last window reaches beyond the border. Images smaller than a
+            window give none under ``drop``, an error under ``exact``, one that reaches beyond otherwise.
+    """
+
+    size: int
+    stride: int
+    edge: str
+
+    @classmethod
+    def of_card(cls, card: DatasetCard) -> Tiling:
+        """Read ``source.tiling`` of a card.
+
+        Raises:
+            DataError: missing, or values that make no grid.
+        """
+        facts = card.source.get("tiling")
+        if not isinstance(facts, dict):
+            raise DataError(f"{card.path}: source.tiling is missing; give size, stride and edge.")
+        size, stride, edge = (facts.get(key) for key in ("size", "stride", "edge"))
+        if type(size) is not int or type(stride) is not int or not 1 <= stride <= size or edge not in EDGES:
+            raise DataError(
+                f"{card.path}: source.tiling needs 1 <= stride <= size and an edge out of {', '.join(EDGES)}; "
+                f"found size {size!r}, stride {stride!r}, edge {edge!r}."
+            )
+        return cls(size, stride, edge)
+
+    def windows(self, height: int, width: int) -> list[Window]:
+        """Return the windows over an image, row by row.
+
+        Raises:
+            ValueError: the edge rule is ``exact`` and the windows do not fill the image.
+        """
+        return [
+            Window(top, top + self.size, left, left + self.size)
+            for top in self._starts(height)
+            for left in self._starts(width)
+        ]
+
+    def _starts(self, length: int) -> list[int]:
+        beyond = length - self.size
+        if beyond < 0 and self.edge in ("shift", "pad"):
+            return [0]
+        starts = list(range(0, beyond + 1, self.stride))
+        rest = beyond - starts[-1] if starts else beyond
+        if rest and self.edge == "exact":
+            raise ValueError(f"windows of {self.size} pixels, {self.stride} apart, do not fill {length} pixels")
+        if rest and self.edge == "shift":
+            starts.append(beyond)
+        if rest and self.edge == "pad":
+            starts.append(starts[-1] + self.stride)
+        return starts

@@ -1,0 +1,157 @@
+"""The vision-language model as it was released: frozen, fp32, and nothing of a segmenter around it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from ovrs.backbones import VLM, build_vlm
+from ovrs.backbones.state_dict import sha256_of_file
+from ovrs.backbones.weights import fetch
+from ovrs.config import ConfigError
+from ovrs.inference import whole_image_scores
+from ovrs.structures import FeatureRequest
+from ovrs.vocabulary import TEMPLATE_SETS, TextBank, Vocabulary
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SIDE = 384  # of the square input, for a tower that takes any size
+_REQUEST = FeatureRequest()  # the dense map that DR-Seg's head asks for
+
+
+class FrozenTower:
+    """Dense features of upright images, and class embeddings, of one vision-language model.
+
+    Args:
+        vlm: it is frozen and set to evaluation mode.
+        pixel_mean: [3] RGB statistics on the 0..255 scale.
+        pixel_std: [3] likewise.
+        templates: prompt templates of the classes; their embeddings are averaged.
+        synonyms: see :class:`ovrs.vocabulary.TextBank`.
+        sha256: of the weights file; "" takes a digest of the parameters, for a tower without one.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        templates: Sequence[str] = TEMPLATE_SETS["scene"],
+        synonyms: str = "mean",
+        sha256: str = "",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.vlm = vlm.to(device).eval().requires_grad_(False)
+        self.device = torch.device(device)
+        self.side = vlm.spec.input_size or DEFAULT_SIDE
+        self.channels = vlm.spec.joint_dim
+        self.sha256 = sha256 or _digest(vlm)
+        self._mean, self._std = (
+            torch.tensor(list(values), dtype=torch.float32, device=self.device).view(3, 1, 1)
+            for values in (pixel_mean, pixel_std)
+        )
+        self.templates, self._text_bank = tuple(templates), TextBank(synonyms)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> FrozenTower:
+        """Build ``MODEL.VLM`` with its own weights, whatever ``MODEL.WEIGHTS`` says.
+
+        A tower without weights is drawn from ``SEED`` exactly as training draws it, so a ranking of it is one of the
+        tower that training starts from.
+
+        Raises:
+            ConfigError: a name that the registry does not know, or a value out of range.
+            WeightsError: see :mod:`ovrs.backbones.weights`.
+        """
+        node = cfg.MODEL.VLM
+        device = cfg.MODEL.DEVICE
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not node.WEIGHTS and cfg.SEED < 0:
+            logger.warning("MODEL.VLM.WEIGHTS is empty and SEED negative: training will start from another tower.")
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(max(cfg.SEED, 0))
+                vlm = build_vlm(cfg)
+        except (KeyError, ValueError) as error:  # as in ovrs.engine.build_model
+            raise ConfigError(str(error.args[0])) from error
+        return cls(
+            vlm,
+            cfg.MODEL.PIXEL_MEAN,
+            cfg.MODEL.PIXEL_STD,
+            templates=Vocabulary.templates_of(cfg),
+            synonyms=cfg.VOCABULARY.SYNONYMS,
+            sha256=sha256_of_file(fetch(node.WEIGHTS, "MODEL.VLM")) if node.WEIGHTS else "",
+            device=device,
+        )
+
+    def dense(self, image: Tensor) -> Tensor:
+        """Return [C, h, w] features, not normalised, of a uint8 or float [3, H, W] image (RGB, 0..255).
+
+        The image is squashed to the tower's square.
+        """
+        return self._encode(self._normalise(image)[None])[0]
+
+    def dense_of_padded(
+        self, image: Tensor, size: tuple[int, int], divisor: int, crop_padding: bool
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Return features as whole-image inference sees them: the image is padded before it is squashed.
+
+        Args:
+            image: [3, h, w] RGB, 0..255.
+            size: (height, width) of the wanted result.
+            divisor: the image is padded (right, bottom) to a multiple of this.
+            crop_padding: see :func:`ovrs.inference.whole_image_scores`.
+
+        Returns:
+            [C, h', w'] features, not normalised, and the size to which their scores are enlarged before the first
+            ``height`` rows and ``width`` columns are cut out.
+        """
+        ((features, full),) = whole_image_scores(
+            [self._normalise(image)], [size], self._encode, divisor, crop_padding=crop_padding
+        )
+        return features, full
+
+    def classes(self, class_strings: Sequence[str]) -> Tensor:
+        """Return [T, C] class embeddings, the mean over templates, not normalised."""
+        vocabulary = Vocabulary.from_strings(class_strings, self.templates)
+        with torch.inference_mode(), _exact_fp32():
+            return self._text_bank(self.vlm, vocabulary).embeddings.mean(dim=1)
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        return (image.to(self.device).float() - self._mean) / self._std
+
+    def _encode(self, images: Tensor) -> Tensor:
+        size = (self.side, self.side)
+        images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        with torch.inference_mode(), _exact_fp32():
+            return self.vlm.encode_image(images, _REQUEST).dense.float()
+
+
+@contextmanager
+def _exact_fp32() -> Iterator[None]:
+    """Compute without TF32 and without algorithms that are chosen by a race."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=False):  # only the patch embedding is a convolution
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _digest(vlm: VLM) -> str:
+    """Return the SHA-256 of all parameters and buffers with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vlm.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
