@@ -129,8 +129,9 @@ class OpenVocabSegmenter(nn.Module):
         Args:
             batched_inputs: dictionaries with ``image`` (uint8 or float [3, h, w], RGB, 0..255) and either
                 ``vocabulary`` (class strings) or ``dataset`` (a registered name). In training also
-                ``sem_seg`` (int64 [h, w], 255 ignored); in evaluation optionally ``height`` and ``width``,
-                the size of the result (default: the image's).
+                ``sem_seg`` (int64 [h, w], 255 ignored) and, where data sets share a vocabulary,
+                ``labelled_classes`` (bool [T], see ``DATASETS.UNLABELLED_CLASSES``); in evaluation
+                optionally ``height`` and ``width``, the size of the result (default: the image's).
 
         Returns:
             In training ``{"loss_sem_seg": scalar}``. Otherwise per record ``labels`` [H, W] (class indices),
@@ -181,7 +182,10 @@ class OpenVocabSegmenter(nn.Module):
         images = ImageList.from_tensors(images, self.size_divisibility).tensor
         labels = [record["sem_seg"].to(self.device) for record in records]
         labels = ImageList.from_tensors(labels, self.size_divisibility, pad_value=IGNORE_LABEL).tensor
-        return self.criterion(self.class_logits(images, vocabulary), labels)
+        labelled = None
+        if "labelled_classes" in records[0]:
+            labelled = torch.stack([record["labelled_classes"] for record in records]).to(self.device)
+        return self.criterion(self.class_logits(images, vocabulary), labels, labelled)
 
     # ------------------------------------------------------------------ inference
 

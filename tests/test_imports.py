@@ -33,7 +33,7 @@ LEVELS = (
     ("data",),
     ("evaluation", "gallery"),
     ("engine", "ranking"),
-    ("predictor", "analysis"),
+    ("predictor", "demo"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

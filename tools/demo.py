@@ -1,33 +1,30 @@
 #!/usr/bin/env python3
 """The main job on a small scale: make labelled scenes, train, evaluate, draw.
 
-A small GSNet learns eight classes of generated overhead scenes from their names, through the ordinary
+A small model learns eight classes of generated overhead scenes from their names, through the ordinary
 train_net.py. It is then scored twice: with the words it was trained with, and with every class renamed
 to words it has never seen. An interrupted run goes on where it stopped.
 
 Examples:
     python tools/demo.py
-    python tools/demo.py --config-file configs/demo/gsnet.yaml --output output/demo
+    python tools/demo.py --config-file configs/demo/dr_seg.yaml --output output/demo
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
 from ovrs import Predictor
-from ovrs.data import read_labels, resolve_datasets
-from ovrs.data.synthetic import write_scenes
-from ovrs.evaluation.chance import chance_miou
+from ovrs.demo import DemoFailed, DemoScenes, report_of, train_on_scenes
+from ovrs.engine import readable_errors
 from ovrs.gallery import draw_predictions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,45 +43,34 @@ def main() -> None:
     setup_logger(name="ovrs")
     start = time.perf_counter()
 
-    scenes = write_scenes(Path(args.output, "scenes"), train=args.train_scenes, val=args.val_scenes)
-    seen, renamed = f"{scenes / 'scenes.yaml'}:val", f"{scenes / 'scenes_renamed.yaml'}:val"
-    run = Path(args.output, Path(args.config_file).stem)
-    data = [
-        "DATASETS.TRAIN",
-        json.dumps([f"{scenes / 'scenes.yaml'}:train"]),
-        "DATASETS.TEST",
-        json.dumps([seen, renamed]),
-    ]
-    command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", args.config_file, "--resume"]
-    training = subprocess.run([*command, *data, "OUTPUT_DIR", str(run), *args.opts])
-    if training.returncode:  # train_net.py has said why
-        sys.exit(training.returncode)
-
-    predictor = Predictor.from_files(run / "config.yaml", run / "model_final.pth")
-    pictures = [
-        picture
-        for dataset in (seen, renamed)
-        for picture in draw_predictions(predictor.cfg, predictor.model, dataset, run / "pictures", PICTURES)
-    ]
-    logging.getLogger("ovrs").info("Finished in %.1f minutes.", (time.perf_counter() - start) / 60)
-    print_scores(run, seen, renamed)
-    print(f"\nPictures: {pictures[0].parent.parent}/*/*.png\nReport:   {run / 'report.md'}")
+    with readable_errors():
+        scenes = DemoScenes.written(Path(args.output, "scenes"), args.train_scenes, args.val_scenes)
+        try:
+            run = train_on_scenes(args.config_file, scenes, Path(args.output, Path(args.config_file).stem), args.opts)
+        except DemoFailed as error:
+            sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        predictor = Predictor.from_files(run / "config.yaml", run / "model_final.pth")
+        pictures = [
+            picture
+            for dataset in (scenes.seen, scenes.renamed)
+            for picture in draw_predictions(predictor.cfg, predictor.model, dataset, run / "pictures", PICTURES)
+        ]
+        logging.getLogger("ovrs").info("Finished in %.1f minutes.", (time.perf_counter() - start) / 60)
+        print_scores(run, scenes)
+        print(f"\nPictures: {pictures[0].parent.parent}/*/*.png\nReport:   {run / 'report.md'}")
 
 
-def print_scores(run: Path, seen: str, renamed: str) -> None:
+def print_scores(run: Path, scenes: DemoScenes) -> None:
     """Print both mIoUs beside the chance level, and every class with its two names."""
-    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    names = resolve_datasets([seen, renamed])
+    names = scenes.names()
     first, second = (MetadataCatalog.get(name).stuff_classes for name in names)
-    scores = [report["datasets"][name] for name in names]
-    card = MetadataCatalog.get(names[0]).card
-    truth = (read_labels(record["sem_seg_file_name"], card) for record in DatasetCatalog.get(names[0]))
+    scores = [report_of(run)[name] for name in names]
     rows = [
         [word, scores[0]["classes"][word]["IoU"], other, scores[1]["classes"][other]["IoU"]]
         for word, other in zip(first, second, strict=True)
     ]
     rows.append(["mIoU", scores[0]["figures"]["mIoU"], "mIoU", scores[1]["figures"]["mIoU"]])
-    chance = chance_miou(truth, len(first))
+    chance = scenes.chance()
     rows.append(["(chance)", chance, "(chance)", chance])
     header = ["trained word", "IoU %", "renamed, never seen", "IoU %"]
     print("\n" + tabulate(rows, headers=header, floatfmt=".1f", tablefmt="github"))

@@ -6,23 +6,21 @@ text and no prior; the same command gives the same file, byte for byte. Beside t
 leave a table and a plot (.json, .md, .png) of an experiment that shows what the ranking is worth.
 
 Examples:
-    # DLRSD for CLIP ViT-B/16
-    python tools/rank_channels.py --config-file configs/Base-OVRS.yaml --dataset DLRSD_train_sem_seg \
-        --output output/spsd/dlrsd_vitb16.npz
+    # what configs/dr_seg/vitb16_dlrsd.yaml needs, at the place where it looks for it
+    python tools/rank_channels.py --config-file configs/dr_seg/vitb16_dlrsd.yaml --dataset DLRSD_train_sem_seg
 
-    # the paper's sampling (1000 prototypes per class), and the large model
-    python tools/rank_channels.py --config-file configs/Base-OVRS.yaml --dataset DLRSD_train_sem_seg \
-        --output output/spsd/dlrsd_vitl14.npz --n-p 1000 --seed 0 \
-        MODEL.VLM.ARCH ViT-L-14-336 MODEL.VLM.WEIGHTS openai/ViT-L-14-336 MODEL.VLM.INPUT_SIZE 336
+    # the paper's sampling (1000 prototypes per class)
+    python tools/rank_channels.py --config-file configs/dr_seg/vitl14_336_dlrsd.yaml --dataset DLRSD_train_sem_seg \
+        --output output/channels/sampled.npz --n-p 1000 --seed 0
 
     # an existing file: zero-shot segmentation with its first and last channels (Figure 6 of the paper), and without
     # each single one (Figure 2)
-    python tools/rank_channels.py --config-file configs/Base-OVRS.yaml --output output/spsd/dlrsd_vitb16.npz \
+    python tools/rank_channels.py --config-file configs/dr_seg/vitb16_dlrsd.yaml \
         --verify Potsdam_all_sem_seg VDD_all_sem_seg uavid_all_sem_seg UDD5_all_sem_seg --pilot Potsdam_all_sem_seg
 
     # your own data set, verified on its other split with another lambda
-    python tools/rank_channels.py --config-file configs/Base-OVRS.yaml --dataset town.yaml:train --lambda 0.5 \
-        --verify town.yaml:val --output output/spsd/town.npz
+    python tools/rank_channels.py --config-file configs/dr_seg/vitb16_dlrsd.yaml --dataset town.yaml:train \
+        --lambda 0.5 --verify town.yaml:val --output output/channels/town.npz
 """
 
 from __future__ import annotations
@@ -37,7 +35,6 @@ from detectron2.utils.logger import setup_logger
 
 from ovrs.channel_ranking import WEIGHTINGS, ChannelRanking, RankingError
 from ovrs.config import load_config
-from ovrs.data import DataError
 from ovrs.engine import readable_errors
 from ovrs.ranking import (
     FrozenTower,
@@ -57,7 +54,12 @@ def main() -> None:
     """Parse the command line, rank or read, and run the experiments that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="configuration (YAML)")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.npz", help="the channel ranking")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.npz",
+        help="the channel ranking (default: the configuration's MODEL.DR_SEG.SPSD.FILE)",
+    )
     parser.add_argument(
         "--dataset", metavar="NAME", help="rank on this: a registered name, or CARD.yaml:split; else FILE.npz is read"
     )
@@ -89,15 +91,10 @@ def main() -> None:
     setup_logger(name="ovrs")
 
     with readable_errors():
-        try:
-            _run(args)
-        except RankingError as error:
-            raise DataError(str(error)) from error
+        _run(args)
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.output.suffix != ".npz":
-        parser.error(f"--output {args.output}: the file's name must end in .npz")
     if args.dataset:
         return
     if not args.verify and not args.pilot:
@@ -114,6 +111,11 @@ def _ranking_options(args: argparse.Namespace) -> dict[str, object]:
 
 def _run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
+    args.output = args.output or Path(cfg.MODEL.DR_SEG.SPSD.FILE)
+    if args.output.suffix != ".npz":
+        raise RankingError(
+            f"the ranking's file, {str(args.output)!r} (--output, or MODEL.DR_SEG.SPSD.FILE), must end in .npz."
+        )
     options = dataclasses.replace(RankingOptions.from_config(cfg), **_ranking_options(args))
     tower = FrozenTower.from_config(cfg)
     if args.dataset:

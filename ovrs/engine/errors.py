@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ovrs.backbones import WeightsError
+from ovrs.channel_ranking import RankingError
 from ovrs.config import ConfigError
 from ovrs.data import DataError
 from ovrs.evaluation import EvaluationError
@@ -22,7 +23,16 @@ class TrainingDiverged(FloatingPointError):
 
 
 # Their messages name the file or key and the remedy, so a traceback adds nothing.
-USER_ERRORS = (ConfigError, DataError, EvaluationError, VocabularyError, WeightsError, TrainingDiverged, OSError)
+USER_ERRORS = (
+    ConfigError,
+    DataError,
+    EvaluationError,
+    RankingError,
+    VocabularyError,
+    WeightsError,
+    TrainingDiverged,
+    OSError,
+)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -35,11 +36,13 @@ def build_head(cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None, companion:
         ValueError: there is a companion CLIP that the head does not use; it would cost time for nothing.
     """
     build = SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)
-    head = build(cfg, vlm, prior) if companion is None else build(cfg, vlm, prior, companion)
+    takes_companion = "companion" in inspect.signature(getattr(build, "from_config", build)).parameters
+    head = build(cfg, vlm, prior, companion) if takes_companion else build(cfg, vlm, prior)
     if companion is not None and not head.request().companion_blocks:
+        remedy = "switch USE_COMPANION_TAPS on, or set" if takes_companion else "set"
         raise ValueError(
             f"MODEL.COMPANION.ARCH is {cfg.MODEL.COMPANION.ARCH!r}, but {cfg.MODEL.SEM_SEG_HEAD.NAME} as configured "
-            "asks for none of its blocks: switch USE_COMPANION_TAPS on, or set MODEL.COMPANION.ARCH to ''."
+            f"asks for none of its blocks: {remedy} MODEL.COMPANION.ARCH to ''."
         )
     return head
 

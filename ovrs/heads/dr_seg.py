@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,20 +60,22 @@ class ChannelOrder:
     source: str = ""
 
     def mean_rms(self, semantic: int) -> float:
-        """Return the mean RMS of the structural channels.
+        """Return the mean RMS of the structural channels; 1 where a checkpoint brings order and scale.
 
         Raises:
-            ValueError: it is not known.
+            ValueError: there is an order, but no ranking that it comes from.
         """
-        if self.order is None or self.channel_rms is None:
+        if self.order is None:
+            return 1.0
+        if self.channel_rms is None:
             raise ValueError(
                 f"{_KEY}.PDGR.LN_GAMMA_INIT 0 takes the scale from the channel ranking: set {_KEY}.SPSD.FILE too."
             )
         return float(self.channel_rms[self.order[semantic:]].mean())
 
     @classmethod
-    def from_node(cls, node: CfgNode, channels: int) -> ChannelOrder:
-        """Read ``MODEL.DR_SEG.SPSD``.
+    def from_node(cls, node: CfgNode, channels: int, checkpoint: bool = False) -> ChannelOrder:
+        """Read ``MODEL.DR_SEG.SPSD``. A file that is not there is no error where a checkpoint brings its content.
 
         Raises:
             RankingError: the file cannot be used.
@@ -82,7 +85,8 @@ class ChannelOrder:
             raise ValueError(f"{_KEY}.SPSD.SELECT must be score, random or inverse, got {node.SELECT!r}.")
         if not node.ENABLED:
             return cls(torch.arange(channels), 0.0, source=f"none ({_KEY}.SPSD.ENABLED is off)")
-        ranking = ChannelRanking.load(node.FILE, channels) if node.FILE else None
+        wanted = node.FILE and not (checkpoint and not Path(node.FILE).exists())
+        ranking = ChannelRanking.load(node.FILE, channels) if wanted else None
         rms = torch.from_numpy(ranking.channel_rms).float() if ranking else None
         if node.SELECT == "random":
             order = torch.randperm(channels, generator=torch.Generator().manual_seed(_CONTROL_SEED))
@@ -230,7 +234,7 @@ class DRSegHead(Head):
             "vlm": vlm,
             "prior": prior,
             "companion": companion,
-            "channels": ChannelOrder.from_node(node.SPSD, vlm.joint_dim),
+            "channels": ChannelOrder.from_node(node.SPSD, vlm.joint_dim, checkpoint=bool(cfg.MODEL.WEIGHTS)),
             "graph": GraphOptions.from_node(node.PDGR) if node.PDGR.ENABLED else None,
             "ln_gamma": node.PDGR.LN_GAMMA_INIT,
             "prior_block": node.PRIOR_BLOCK,

@@ -147,7 +147,7 @@ def test_image_of_a_batch_is_encoded_as_alone(tiny_vlm):
 
 @pytest.mark.parametrize("block", [LAST, 7, -1])
 def test_block_without_output_is_refused(tiny_vlm, block):
-    with pytest.raises(ValueError, match=rf"VLM blocks \[{block}\] asked for; a tower of 4 has 0\.\.2"):
+    with pytest.raises(ValueError, match=rf"CLIP blocks \[{block}\] asked for; a tower of 4 has 0\.\.2"):
         tiny_vlm.encode_image(torch.randn(1, 3, 32, 32), FeatureRequest(vlm_blocks=(block,)))
 
 

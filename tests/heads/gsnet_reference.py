@@ -5,14 +5,17 @@ It takes its weights from the head under test, so gradients can be compared too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.heads import GSNetHead
-from ovrs.heads.blocks.aggregator import AggregatorLayer
+from ovrs.heads.blocks.aggregator import AggregatorLayer, CostAggregator
 from ovrs.heads.blocks.class_attention import ClassAttention
 from ovrs.heads.blocks.decoder import GuidedUpsampling
+from ovrs.heads.blocks.guided_decoder import GuidedDecoder
 from ovrs.heads.blocks.swin import GuidedSwinBlock, GuidedWindowAttention
 from ovrs.structures import ImageFeatures, PriorFeatures, TextFeatures
 
@@ -20,25 +23,12 @@ from ovrs.structures import ImageFeatures, PriorFeatures, TextFeatures
 def naive_head(head: GSNetHead, image: ImageFeatures, text: TextFeatures, prior: PriorFeatures | None) -> Tensor:
     """Return the [B, T, h, w] logits of a head with any fusion and any taps."""
     mean = F.normalize(text.embeddings.mean(dim=1), dim=-1)
-    classes = len(mean)
     streams = [image.dense] if head.use_vlm_cost else []
     if head.use_prior_cost:
         streams.append(head.align(prior.dense))
     x = naive_fusion(head.fusion, streams, mean[:, None] if head.mean_prompts else text.embeddings)
-
-    appearance = F.relu(head.aggregator.appearance(streams[0]))
-    guidance = F.relu(head.aggregator.text_guidance(mean))
-    aggregator, decoder = head.aggregator, head.decoder
-    pooling = aggregator.pooling_train if head.training else aggregator.pooling_test
-    for layer in aggregator.layers:
-        x = naive_layer(layer, x, appearance, guidance, pooling)
-
-    x = x.flatten(0, 1)
-    features = {"vlm": image.blocks, "prior": prior.blocks if prior is not None else {}}
-    for level, stage in enumerate(decoder.stages):
-        taps = [tap[level](features[name][decoder.blocks[name][level]]) for name, tap in decoder.taps.items()]
-        x = naive_decoder_stage(stage, x, [tap.repeat_interleave(classes, dim=0) for tap in taps])
-    return decoder.predictor(x).unflatten(0, (-1, classes))[:, :, 0]
+    x = naive_aggregation(head.aggregator, naive_layer, x, streams[0], mean)
+    return naive_decoding(head.decoder, x, image, prior)
 
 
 def naive_cost(image: Tensor, text: Tensor) -> Tensor:
@@ -64,6 +54,33 @@ def naive_fusion(fusion: nn.Module, streams: list[Tensor], text: Tensor) -> Tens
         spread = [query.mean(dim=0)[None, :, None, None].expand_as(unit[0]) for query in text]
         maps = torch.stack([fusion.embed(torch.cat([*unit, query], dim=1)) for query in spread], dim=1).flatten(0, 1)
     return maps.unflatten(0, (-1, len(text)))
+
+
+def naive_aggregation(
+    aggregator: CostAggregator, layer_of: Callable[..., Tensor], x: Tensor, image: Tensor, text: Tensor
+) -> Tensor:
+    """The layers one after the other, each computed by ``layer_of``; ``image`` [B, C, h, w], ``text`` [T, C]."""
+    appearance = F.relu(aggregator.appearance(image))
+    guidance = F.relu(aggregator.text_guidance(text))
+    pooling = aggregator.pooling_train if aggregator.training else aggregator.pooling_test
+    for layer in aggregator.layers:
+        x = layer_of(layer, x, appearance, guidance, pooling)
+    return x
+
+
+def naive_decoding(decoder: GuidedDecoder, x: Tensor, image: ImageFeatures, prior: PriorFeatures | None) -> Tensor:
+    """Spec section 5, with the guidance of any towers repeated for every class."""
+    classes = x.shape[1]
+    x = x.flatten(0, 1)
+    features = {"vlm": image.blocks, "companion": image.companion, "prior": prior.blocks if prior is not None else {}}
+    for level, stage in enumerate(decoder.stages):
+        taps = []
+        for name in ("vlm", "companion", "prior"):
+            if name in decoder.taps:
+                tap = decoder.taps[name][level]
+                taps.append(F.relu(tap.project(tap.resample(features[name][decoder.blocks[name][level]]))))
+        x = naive_decoder_stage(stage, x, [tap.repeat_interleave(classes, dim=0) for tap in taps])
+    return decoder.predictor(x).unflatten(0, (-1, classes))[:, :, 0]
 
 
 def naive_layer(layer: AggregatorLayer, x: Tensor, appearance: Tensor, guidance: Tensor, pooling: int) -> Tensor:

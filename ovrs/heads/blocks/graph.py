@@ -169,7 +169,7 @@ class GraphRectification(nn.Module):
             index = neighbours(affine, options.topk, options.topk_includes_self)
             present = torch.zeros_like(affine, dtype=torch.bool).scatter_(2, index, True)
             if options.degree == "symmetrised":
-                present |= present.transpose(1, 2)
+                present = present | present.transpose(1, 2)
                 # Lists of unequal length, filled up with cells that are no neighbours.
                 index = present.to(torch.uint8).sort(dim=2, descending=True, stable=True).indices
                 index = index[..., : int(present.sum(2).max())]

@@ -1,5 +1,8 @@
 """Images and label rasters out of every kind of source, and files that are not what they should be."""
 
+import warnings
+
+import cv2
 import numpy as np
 import pytest
 import rasterio
@@ -18,7 +21,8 @@ def bands(count: int, dtype: str = "uint8") -> np.ndarray:
 
 def tiff(pixels: np.ndarray) -> bytes:
     """Return the bytes of a TIFF file of bands [C, H, W], in strips of 8 rows."""
-    with rasterio.MemoryFile() as memory:
+    with rasterio.MemoryFile() as memory, warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         count, height, width = pixels.shape
         profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": pixels.dtype}
         with memory.open(**profile, blockysize=8) as dataset:
@@ -74,7 +78,7 @@ def test_bands_of_a_tiff_are_selected(member, count, selected, expected):
 
 @pytest.mark.parametrize(("mode", "kind"), [("L", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("L", "JPEG")])
 def test_pictures_of_all_modes_become_rgb(member, make, mode, kind):
-    picture = Image.fromarray(make.image(20, 30)).convert(mode)
+    picture = Image.fromarray(bands(3).transpose(1, 2, 0)).convert(mode)
     content = make.encoded(np.asarray(picture), kind, GREY[::-1] if mode == "P" else ())
     found = image_of(member(content, f"a.{kind.lower()}"))
     if kind == "JPEG":
@@ -141,6 +145,12 @@ def test_missing_band_is_refused(member):
         image_of(member(tiff(bands(3))), (2, 3, 4))
 
 
+def test_deep_colour_is_refused_although_pillow_would_cut_it_down(member):
+    _, content = cv2.imencode(".png", np.full((4, 4, 3), 40000, np.uint16))
+    with pytest.raises(DataError, match=r"a\.png has the mode RGB; 8 bits"):
+        image_of(member(content.tobytes(), "a.png"))
+
+
 def test_deep_pictures_are_refused(member, make):
     content = make.encoded(np.full((4, 4), 40000, np.uint16), "PNG")
     with pytest.raises(DataError, match=r"a\.png has the mode I;16; 8 bits"):
@@ -163,5 +173,5 @@ def test_labels_of_the_other_kind_are_refused(member, make, ending):
 def test_error_elsewhere_is_not_taken_for_a_damaged_image(member, make):
     for name in ("a.png", "a.tif"):
         found = member(tiff(bands(3)) if name == "a.tif" else make.encoded(make.image(4, 4), "PNG"), name)
-        with pytest.raises(ValueError, match="^mine$"), open_image(found):
+        with pytest.raises(ValueError, match=r"^mine$"), open_image(found):
             raise ValueError("mine")

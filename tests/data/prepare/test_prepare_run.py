@@ -4,9 +4,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,30 +28,6 @@ class Killed(BaseException):
     """Ends a run as a signal does: nothing catches it."""
 
 
-@pytest.fixture
-def interrupted(monkeypatch):
-    """Let a run die in the middle of its second original, after one of its windows was written."""
-
-    def arrange():
-        run, done = PairJob.run, []
-
-        def dying(job, card, out):
-            if len(done) == 1:
-                monkeypatch.setattr(PairJob, "_name", lambda *_: done.append(1) or _die(done))
-            done.append(1)
-            return run(job, card, out)
-
-        monkeypatch.setattr(PairJob, "run", dying)
-
-    return arrange
-
-
-def _die(done):
-    if len(done) > 3:
-        raise Killed
-    return "half"
-
-
 def test_second_run_writes_nothing_and_says_so(rural, prepared, out):
     first = prepared(CARD, rural)
     before = written(out)
@@ -61,30 +39,50 @@ def test_second_run_writes_nothing_and_says_so(rural, prepared, out):
     assert "Nothing to write" not in str(first)
 
 
-def test_run_after_a_kill_does_only_what_is_missing(rural, prepared, out, interrupted, monkeypatch):
+def test_run_after_a_kill_does_only_what_is_missing(rural, prepared, out, monkeypatch):
+    write, calls = Path.write_bytes, []
+
+    def dying(path, content):
+        calls.append(path)
+        if len(calls) == 2 * 4 * 2 + 3:  # in the third original: its second image
+            write(path, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(path, content)
+
     with monkeypatch.context() as patch:
-        run, calls = PairJob.run, []
-
-        def dying(job, card, out):
-            calls.append(job.stem)
-            if len(calls) == 3:
-                raise Killed
-            return run(job, card, out)
-
-        patch.setattr(PairJob, "run", dying)
-        with pytest.raises(Killed):
-            prepared(CARD, rural)
+        patch.setattr(Path, "write_bytes", dying)
+        process = multiprocessing.get_context("fork").Process(target=prepared, args=(CARD, rural))
+        process.start()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
     finished = written(out / "LoveDA_512/img_dir")
-    assert len(finished) == 8
+    assert len(finished) == 8 + 1 + 1  # two originals, one window, half a window under another name
+    finished = {path: entry for path, entry in finished.items() if "/2_" not in path and "/." not in path}
     assert not (out / MANIFEST).exists()
 
     summary = prepared(CARD, rural)
     after = written(out / "LoveDA_512/img_dir")
     assert {path: after[path] for path in finished} == finished
-    assert len(after) == 16
+    assert len(after) == 16  # and nothing half-written
     assert summary.done == 2
     assert not list(out.rglob("*.journal"))
     assert json.loads((out / MANIFEST).read_text())["counts"] == {"train": 8, "val": 8}
+
+
+@pytest.mark.parametrize("ending", ["img_dir", "ann_dir"])
+def test_kill_while_a_file_is_written_leaves_no_half_file(rural, prepared, out, monkeypatch, ending):
+    write = Path.write_bytes
+
+    def dying(path, content):
+        if ending in str(path):
+            write(path, content[: len(content) // 2])
+            raise Killed
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", dying)
+    with pytest.raises(Killed):
+        prepared(CARD, rural)
+    assert not [path for path in written(out) if ending in path]
 
 
 def test_line_of_the_journal_that_a_kill_cut_off_is_done_again(rural, prepared, out):
@@ -174,7 +172,8 @@ def test_full_disk_is_noticed_before_the_start(rural, prepared, out, monkeypatch
 
 
 def test_estimate_is_no_less_than_what_is_written(make, prepared, out):
-    image, ids = make.image(1024, 1024), make.classes(1024, 1024, 8, block=7)  # noise: the worst case for PNG
+    image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)  # noise: the worst case
+    ids = make.classes(1024, 1024, 8, block=7)
     files = {"images_png/0.png": make.encoded(image, "PNG"), "masks_png/0.png": make.encoded(ids, "PNG")}
     make.tree("LoveDA/Train/Urban", files)
     summary = prepared(CARD, make.folder)
@@ -275,16 +274,11 @@ def _half(number):
 def test_failure_is_raised_after_what_was_running_is_handed_over(workers, monkeypatch):
     monkeypatch.setattr("ovrs.data.prepare.parallel._context", lambda: multiprocessing.get_context("fork"))
     found = []
-    with pytest.raises(DataError, match="no two"):
-        found.extend(iter_into(found, in_processes(_half, range(1000), workers)))
+    with pytest.raises(DataError, match="no two"):  # noqa: PT012 - what came before the error is looked at
+        for result in in_processes(_half, range(1000), workers):
+            found.append(result)
     assert {0.0, 0.5} <= set(found)
-    assert len(found) < 20
-
-
-def iter_into(found, results):
-    for result in results:
-        found.append(result)
-    return ()
+    assert len(found) < 999
 
 
 def test_process_that_is_ended_from_outside_is_explained(monkeypatch):

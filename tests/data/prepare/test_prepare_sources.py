@@ -59,7 +59,7 @@ def test_folder_given_itself_counts_in_patterns(make, opened):
 
 def test_several_groups_make_a_tuple(make, opened):
     source = opened(make.archive("town.zip", FILES))
-    assert list(source.find(r"(images|masks)/(\d)\.png", "images/1.png"))[0] == ("images", "1")
+    assert next(iter(source.find(r"(images|masks)/(\d)\.png", "images/1.png"))) == ("images", "1")
 
 
 def test_clutter_of_systems_is_not_seen(make, opened):

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from miniatures import card_of
 
 from ovrs.data import DataError
 from ovrs.data.prepare import Tiling, Window
-
-from miniatures import card_of
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 from miniatures import card_of
+from PIL import Image
 
 from ovrs.data import DataError
 from ovrs.structures import IGNORE_LABEL
@@ -70,6 +71,14 @@ def test_images_that_stay_whole_are_copied_byte_by_byte(archives, make, prepared
     prepared(card_of("rskt_loveda_8", md5=md5(archives)), archives)
     image = make.encoded(make.image(SIDE, SIDE, 0), "PNG")
     assert (out / "LoveDA/images_png/0.png").read_bytes() == image
+
+
+def test_grey_image_is_not_copied_but_becomes_rgb(make, prepared, out):
+    grey = make.image(SIDE, SIDE)[..., 1]
+    files = {"images_png/0.png": make.encoded(grey, "PNG"), "masks_png/0.png": make.encoded(grey % 8, "PNG")}
+    prepared(card_of("rskt_loveda_8"), make.tree("LoveDA/Train/Urban", files).parents[1])
+    with Image.open(out / "LoveDA/images_png/0.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), np.stack([grey] * 3, -1))
 
 
 def test_archive_with_another_checksum_is_refused_before_anything_is_written(archives, prepared, out):

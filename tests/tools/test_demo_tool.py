@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ovrs.data.synthetic import CLASSES, RENAMED_CLASSES
+from ovrs.demo import DemoScenes
 from ovrs.evaluation.chance import chance_miou
 
 
@@ -32,8 +33,8 @@ def printed(load_tool, scenes, capsys):
     """Print the scores of a folder and return the cells of each line of the table."""
 
     def print_and_read(folder):
-        seen, renamed = (f"{scenes / name}.yaml:val" for name in ("scenes", "scenes_renamed"))
-        load_tool("demo").print_scores(folder, seen, renamed)
+        splits = ("scenes.yaml:train", "scenes.yaml:val", "scenes_renamed.yaml:val")
+        load_tool("demo").print_scores(folder, DemoScenes(*(f"{scenes / split}" for split in splits)))
         lines = capsys.readouterr().out.strip().splitlines()
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
