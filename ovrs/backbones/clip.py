@@ -16,6 +16,7 @@ from detectron2.config import CfgNode, configurable
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ovrs.backbones.attention import split_fused_attention, use_split_attention
 from ovrs.backbones.base import VLM, trains
@@ -47,6 +48,7 @@ class OpenClipVLM(VLM):
         input_size: side of the square that images arrive in; 0 for any size.
         finetune_image: a mode of ``ovrs.backbones.finetune.VLM_MODES``.
         finetune_text: likewise.
+        recompute: whether training keeps only the blocks' outputs and computes the rest again for the gradient.
 
     Raises:
         WeightsError: the image tower is not a plain ViT with class token and projection.
@@ -60,6 +62,7 @@ class OpenClipVLM(VLM):
         input_size: int = 0,
         finetune_image: str = "frozen",
         finetune_text: str = "frozen",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         visual = clip.visual
@@ -69,7 +72,7 @@ class OpenClipVLM(VLM):
                 "a projection, so it has no dense form."
             )
         self.clip = use_split_attention(clip)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.recompute = tokenizer, recompute
         self.spec = TowerSpec(
             width=visual.conv1.out_channels,
             depth=len(visual.transformer.resblocks),
@@ -93,6 +96,7 @@ class OpenClipVLM(VLM):
             "input_size": node.INPUT_SIZE,
             "finetune_image": node.FINETUNE_IMAGE,
             "finetune_text": node.FINETUNE_TEXT,
+            "recompute": node.RECOMPUTE,
         }
 
     def train(self, mode: bool = True) -> OpenClipVLM:
@@ -125,7 +129,7 @@ class OpenClipVLM(VLM):
         """
         visual = self.clip.visual
         last = visual.transformer.resblocks[-1]
-        x, outputs, grid = run_blocks(visual, image, request.vlm_blocks, self.spec.depth - 1)
+        x, outputs, grid = run_blocks(visual, image, request.vlm_blocks, self.spec.depth - 1, self.recompute)
         residual = x[:, :1] if request.dense == "class_residual" else x[:, 1:]
         y = residual + last.ls_1(last.attn.values(last.ln_1(x[:, 1:])))
         y = y + last.ls_2(last.mlp(last.ln_2(y)))
@@ -156,9 +160,11 @@ class OpenClipVLM(VLM):
 
 
 def run_blocks(
-    visual: VisionTransformer, image: Tensor, wanted: Sequence[int], stop: int
+    visual: VisionTransformer, image: Tensor, wanted: Sequence[int], stop: int, recompute: bool = False
 ) -> tuple[Tensor, dict[int, Tensor], tuple[int, int]]:
     """Run the first ``stop`` blocks of a CLIP image tower on [B, 3, H, W] images.
+
+    With ``recompute``, autograd keeps the blocks' outputs only and runs each block once more in the backward pass.
 
     Returns:
         The residual stream [B, 1 + h * w, W], class token first; {index: [B, W, h, w]} outputs of the wanted blocks;
@@ -179,7 +185,7 @@ def run_blocks(
     x = visual.ln_pre(x)
     outputs = {}
     for index, block in enumerate(visual.transformer.resblocks[:stop]):
-        x = block(x)
+        x = checkpoint(block, x, use_reentrant=False) if recompute and torch.is_grad_enabled() else block(x)
         if index in wanted:
             outputs[index] = _as_map(x[:, 1:], grid)
     return x, outputs, grid

@@ -71,7 +71,9 @@ class Analysis:
 
     def table(self) -> str:
         """Return everything as text."""
-        counts = [(name, f"{count.total:,}", f"{count.trained:,}") for name, count in self.parameters.items()]
+        counts = [
+            (name, f"{count.total:,}", f"{count.trained:,}") for name, count in self.parameters.items() if count.total
+        ]
         giga = [(stage, f"{n / GIGA:,.2f}") for stage, n in self.macs.items() if n]
         with_text = self.image_macs + self.macs[TEXT]
         giga += [("sum, text cached", f"{self.image_macs / GIGA:,.2f}"), ("sum with text", f"{with_text / GIGA:,.2f}")]
@@ -130,6 +132,7 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DR_SEG.SPSD.SELECT = "random"  # which channels are structural changes no count
     cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = classes  # tensors without content need no memory
     model = build_model(cfg, load_towers=False).eval()
     parameters = count_parameters(model)
@@ -171,6 +174,7 @@ def count_parameters(model: OpenVocabSegmenter) -> dict[str, ParameterCount]:
     parts = {
         "VLM, image tower": model.vlm.image_parameters(),
         "VLM, text tower": model.vlm.text_parameters(),
+        "companion": list(model.companion.parameters()) if model.companion is not None else [],
         "prior": list(model.prior.parameters()) if model.prior is not None else [],
         "head": list(model.head.parameters()),
     }

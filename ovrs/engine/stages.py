@@ -16,16 +16,16 @@ from ovrs.data.augmentation import resize_image, resized_shape
 from ovrs.data.synthetic import render_scene
 from ovrs.segmenter import OpenVocabSegmenter
 
-TEXT, VLM_IMAGE, PRIOR, HEAD, REST = "text", "VLM image", "prior", "head", "rest"
-STAGES = (TEXT, VLM_IMAGE, PRIOR, HEAD, REST)
+TEXT, VLM_IMAGE, COMPANION, PRIOR, HEAD, REST = "text", "VLM image", "companion", "prior", "head", "rest"
+STAGES = (TEXT, VLM_IMAGE, COMPANION, PRIOR, HEAD, REST)
 
 
 @contextmanager
 def around_stages(model: OpenVocabSegmenter, around: Callable[[str], AbstractContextManager]) -> Iterator[None]:
     """Within the block, run every stage of ``model`` inside ``around(stage)``; ``REST`` is what is in none."""
     methods = [(TEXT, model.vlm, "encode_text"), (VLM_IMAGE, model.vlm, "encode_image"), (HEAD, model.head, "forward")]
-    if model.prior is not None:
-        methods.append((PRIOR, model.prior, "forward"))
+    further = ((COMPANION, model.companion), (PRIOR, model.prior))
+    methods += [(stage, tower, "forward") for stage, tower in further if tower is not None]
     with ExitStack() as stack:
         for stage, owner, name in methods:
             stack.enter_context(mock.patch.object(owner, name, _within(getattr(owner, name), stage, around)))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ovrs.backbones import OpenClipVLM, WeightsError, build_vlm
+from ovrs.backbones.finetune import VLM_MODES, set_trainable
 from ovrs.backbones.position_embedding import adapt_position_embedding
 from ovrs.config import get_cfg
 from ovrs.structures import FeatureRequest
@@ -306,3 +307,28 @@ def test_published_sizes():
     assert sum(p.numel() for p in vlm.parameters()) == 149_620_737
     trained = [p for p in vlm.parameters() if p.requires_grad]
     assert (len(trained), sum(p.numel() for p in trained)) == (48, 20_447_232)
+
+
+@pytest.mark.parametrize("mode", ["attention", "all"])
+def test_recomputing_blocks_changes_no_gradient(tiny_vlm, mode):
+    set_trainable(tiny_vlm.clip.named_parameters(), mode, VLM_MODES, "MODE")
+    image = torch.randn(2, 3, 64, 64)
+    parameters = [parameter for parameter in tiny_vlm.image_parameters() if parameter.requires_grad]
+    gradients, kept = {}, {}
+    for recompute in (False, True):
+        tiny_vlm.recompute = recompute
+        saved: list[int] = []
+
+        def keep(tensor, saved=saved):
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = tiny_vlm.encode_image(image, FeatureRequest(vlm_blocks=(0, 1)))
+            loss = features.dense.square().mean() + features.blocks[1].square().mean()
+        kept[recompute] = sum(saved)
+        gradients[recompute] = torch.autograd.grad(loss, parameters, allow_unused=True)
+    assert kept[True] < kept[False]
+    for plain, again in zip(gradients[False], gradients[True], strict=True):
+        assert (plain is None) == (again is None)
+        assert plain is None or torch.equal(plain, again)

@@ -141,7 +141,8 @@ def random_inputs(
         blocks = {block: maps(prior, prior.width, prior_grid) for block in request.prior_blocks}
         of_prior = PriorFeatures(maps(prior, prior.width, prior_grid), blocks)
     embeddings = F.normalize(torch.randn(classes, prompts, vlm.joint_dim, generator=generator), dim=-1)
-    words = Vocabulary.from_strings([f"class {t}" for t in range(classes)], [f"{p} {{}}" for p in range(prompts)])
+    # Not from_strings: that refuses a single class, which heads know how to handle.
+    words = Vocabulary(tuple((f"class {t}",) for t in range(classes)), tuple(f"{p} {{}}" for p in range(prompts)))
     return image, TextFeatures(embeddings, words), of_prior
 
 

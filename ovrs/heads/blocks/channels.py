@@ -29,7 +29,7 @@ class ChannelSplit(nn.Module):
 
     def __init__(self, order: Tensor | None, channels: int, semantic: int, source: str) -> None:
         super().__init__()
-        self.semantic, self.source = semantic, source
+        self.semantic, self.source, self.ranked = semantic, source, order is not None
         self.register_buffer("order", torch.full((channels,), _UNKNOWN) if order is None else order.clone())
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ class ChannelSplit(nn.Module):
         Raises:
             RankingError: there is no ranking yet.
         """
-        if self._unknown(self.order):
+        if not self.ranked:
             raise RankingError(
                 "MODEL.DR_SEG.SPSD.FILE is empty and no checkpoint has brought a channel ranking. Make one with "
                 "tools/rank_channels.py and set MODEL.DR_SEG.SPSD.FILE to it, or set MODEL.DR_SEG.SPSD.ENABLED to "
@@ -50,10 +50,6 @@ class ChannelSplit(nn.Module):
         """Undo :meth:`split`."""
         return torch.cat([semantic, structural], dim=1)[:, self.order.argsort()]
 
-    @staticmethod
-    def _unknown(order: Tensor) -> bool:
-        return bool((order == _UNKNOWN).any())
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over the ranking of a checkpoint.
 
@@ -62,13 +58,13 @@ class ChannelSplit(nn.Module):
         """
         name = f"{prefix}order"
         theirs = state_dict.get(name)
-        if theirs is not None and self._unknown(theirs):
+        brings_one = theirs is not None and not (theirs == _UNKNOWN).any()
+        if theirs is not None and not brings_one:
             state_dict = {**state_dict, name: self.order}
-        elif (
-            theirs is not None and not self._unknown(self.order) and not torch.equal(theirs.to(self.order), self.order)
-        ):
+        elif brings_one and self.ranked and not torch.equal(theirs.to(self.order), self.order):
             raise RankingError(
                 f"the checkpoint was trained with another channel ranking than {self.source}. Leave "
                 "MODEL.DR_SEG.SPSD.FILE empty to use the checkpoint's, or train anew."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.ranked |= brings_one

@@ -32,7 +32,7 @@ class LoveDA(Recipe):
         tiling = Tiling.of_card(card) if "tiling" in card.source else None
         numbers: dict[str, Member] = {}
         for (folder, _, number), image, mask in paired(images, labels):
-            if False:
+            if number in numbers:
                 raise DataError(
                     f"{numbers[number]} and {image} have one number, but those of LoveDA are unique; "
                     "is one of them from elsewhere? Leave it out of the source."

@@ -1,0 +1,102 @@
+"""Dense features of an image under four quarter turns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ovrs.backbones import OpenClipVLM, encode_rotations
+from ovrs.backbones.rotation import TURNS
+from ovrs.structures import FeatureRequest, ImageFeatures, TowerSpec
+
+REQUEST = FeatureRequest(vlm_blocks=(0, 2), rotations=True)
+
+
+class PixelTower:
+    """A tower of patch 1 whose features are the pixels: whatever happens to the grid shows."""
+
+    spec = TowerSpec(width=3, depth=1, patch_size=1, input_size=0, joint_dim=3)
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def encode_image(self, image: Tensor, request: FeatureRequest) -> ImageFeatures:
+        self.shapes.append(tuple(image.shape))
+        return ImageFeatures(image.clone(), {index: image + index for index in request.vlm_blocks})
+
+
+@pytest.fixture
+def vlm(tiny_vlm: OpenClipVLM) -> OpenClipVLM:
+    """A CLIP for images of any size whose position embedding is strong, so that a turned image looks different."""
+    with torch.no_grad():
+        tiny_vlm.clip.visual.positional_embedding.normal_()
+    return tiny_vlm.eval()
+
+
+@pytest.mark.parametrize("size", [(6, 6), (4, 7), (9, 2)])
+def test_turning_and_turning_back_is_the_identity(size: tuple[int, int]):
+    image = torch.randn(2, 3, *size)
+    features = encode_rotations(PixelTower(), image, REQUEST)
+    assert features.rotated.shape == (2, TURNS, 3, *size)
+    for turn in range(TURNS):
+        assert torch.equal(features.rotated[:, turn], image)
+    assert torch.equal(features.dense, image)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (4, 7)])
+def test_blocks_are_those_of_the_image_as_it_is(size: tuple[int, int]):
+    image = torch.randn(2, 3, *size)
+    features = encode_rotations(PixelTower(), image, REQUEST)
+    assert {index: block.shape for index, block in features.blocks.items()} == {0: image.shape, 2: image.shape}
+    assert torch.equal(features.blocks[0], image)
+    assert torch.equal(features.blocks[2], image + 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "shapes"), [((5, 5), [(8, 3, 5, 5)]), ((4, 7), [(4, 3, 4, 7), (4, 3, 7, 4)])], ids=["square", "oblong"]
+)
+def test_one_pass_per_orientation(size: tuple[int, int], shapes: list[tuple[int, ...]]):
+    tower = PixelTower()
+    encode_rotations(tower, torch.randn(2, 3, *size), REQUEST)
+    assert tower.shapes == shapes
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@torch.no_grad()
+def test_one_batch_equals_four_single_passes(vlm: OpenClipVLM, size: tuple[int, int]):
+    image = torch.randn(2, 3, *size)
+    features = encode_rotations(vlm, image, REQUEST)
+    for turn in range(TURNS):
+        # The specification's table: turned counter-clockwise, and back.
+        alone = vlm.encode_image(torch.rot90(image, turn, (2, 3)), REQUEST)
+        back = torch.rot90(alone.dense, (4 - turn) % 4, (2, 3))
+        torch.testing.assert_close(features.rotated[:, turn], back, rtol=1e-4, atol=1e-5)
+    views = features.rotated.unbind(1)
+    assert all((a - b).abs().max() > 1e-2 for i, a in enumerate(views) for b in views[:i])
+
+    straight = vlm.encode_image(image, REQUEST)
+    assert torch.equal(features.dense, features.rotated[:, 0])
+    assert list(features.blocks) == [0, 2]
+    for index, block in straight.blocks.items():
+        torch.testing.assert_close(features.blocks[index], block, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@torch.no_grad()
+def test_turning_the_image_turns_the_features_and_permutes_the_views(vlm: OpenClipVLM, size: tuple[int, int]):
+    image = torch.randn(2, 3, *size)
+    before = encode_rotations(vlm, image, REQUEST).rotated
+    after = encode_rotations(vlm, image.rot90(1, (2, 3)), REQUEST).rotated
+    for turn in range(TURNS):
+        expected = before[:, (turn + 1) % TURNS].rot90(1, (2, 3))
+        torch.testing.assert_close(after[:, turn], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_flow_through_all_four_views(vlm: OpenClipVLM):
+    for turn in range(TURNS):
+        vlm.zero_grad(set_to_none=True)
+        value = vlm.clip.visual.transformer.resblocks[0].attn.v_proj_weight
+        value.requires_grad_()
+        encode_rotations(vlm, torch.randn(1, 3, 32, 32), REQUEST).rotated[:, turn].square().mean().backward()
+        assert value.grad.abs().max() > 0

@@ -1,0 +1,455 @@
+"""Behaviour of the DR-Seg head on random features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage
+from family_reference import naive_dr_seg, naive_refined
+from head_checks import (
+    BLIND,
+    BLIND_CLASSES,
+    assert_batch_equals_singles,
+    assert_chunks_do_not_matter,
+    assert_classes_permute,
+    assert_close,
+    assert_gradients_equal,
+    assert_trains_all_it_has,
+)
+from head_inputs import COMPANION, PRIOR, VLM, dr_seg_options, random_inputs, small_dr_seg
+from torch import nn
+
+from ovrs.channel_ranking import ChannelRanking, RankingError
+from ovrs.config import get_cfg
+from ovrs.heads import DRSegHead, build_head
+from ovrs.heads.blocks.aggregator import EFFICIENT
+from ovrs.heads.blocks.cost_volume import cosine_cost, rotation_cost
+from ovrs.heads.blocks.graph import GraphOptions
+from ovrs.heads.dr_seg import ChannelOrder, FusionOptions
+from ovrs.structures import FeatureRequest, PriorFeatures, TowerSpec
+
+ALL = FeatureRequest((1, 3), (5,), True, (), True)
+ORI_ONLY = FeatureRequest((1, 3), rotations=True)
+# Options of the head, as dr_seg_options takes them, and what it asks the towers for.
+VARIANTS = {
+    "default": ({}, ALL),
+    **{kind: ({"fusion": {"kind": kind}}, ALL) for kind in ("mean", "concat", "add", "separate", "ref_only")},
+    "ori_only": ({"fusion": {"kind": "ori_only"}}, ORI_ONLY),
+    "no_graph": ({"graph": None, "fusion": {"kind": "ori_only"}}, ORI_ONLY),
+    "no_rotation": ({"use_rotation": False}, replace(ALL, rotations=False)),
+    "no_rotation_concat": ({"use_rotation": False, "fusion": {"kind": "concat"}}, replace(ALL, rotations=False)),
+    "mean_of_rotations": ({"fusion": {"ori_agg": "mean"}}, ALL),
+    "mean_of_rotations_concat": ({"fusion": {"ori_agg": "mean", "kind": "concat"}}, ALL),
+    "all_structural": ({"rho": 0.0}, ALL),
+    "all_semantic": ({"rho": 1.0}, ORI_ONLY),
+    "mostly_semantic": ({"rho": 0.7}, ALL),
+    "gate_trains_the_cost": ({"fusion": {"unc_detach": False, "unc_tau": 0.5}}, ALL),
+    "sigmoid": ({"fusion": {"embed_act": "sigmoid", "ms_kernels": [3, 9], "head_kernel": 1}}, ALL),
+    "block_two": ({"prior_block": 2}, replace(ALL, prior_blocks=(2,))),
+    "learned_alignment": ({"prior_align": "conv"}, ALL),
+    "graph_readings": (
+        {"graph": {"degree": "symmetrised", "edge_weight": "mlp_x_affinity", "residual": True, "n_layers": 3}},
+        ALL,
+    ),
+    "prior_taps": ({"use_prior_taps": True}, replace(ALL, prior_blocks=(1, 3, 5))),
+    "prior_taps_of_the_graphs_block": (
+        {"use_prior_taps": True, "prior_blocks": [2, 4], "prior_block": 4},
+        replace(ALL, prior_blocks=(2, 4)),
+    ),
+    "prior_taps_without_graph": (
+        {"use_prior_taps": True, "graph": None, "fusion": {"kind": "ori_only"}},
+        FeatureRequest((1, 3), (1, 3), True, (), True),
+    ),
+    "companion_taps": ({"companion": COMPANION, "use_companion_taps": True}, replace(ALL, companion_blocks=(1, 3))),
+    "one_layer": ({"num_layers": 1}, ALL),
+}
+
+
+def fusion_of(options: dict) -> str:
+    return (options.get("fusion") or {}).get("kind", "ugaf")
+
+
+# ---------------------------------------------------------------------- against the naive head
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_logits_equal_the_naive_head(variant: str):
+    options, _ = VARIANTS[variant]
+    head = small_dr_seg(**options)
+    inputs = random_inputs(head)
+    assert_close(head(*inputs), naive_dr_seg(head, *inputs, fusion=fusion_of(options)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("classes", [1, 2, 40])
+@torch.no_grad()
+def test_logits_equal_the_naive_head_for_any_number_of_classes(classes: int, training: bool):
+    head = small_dr_seg().train(training)
+    inputs = random_inputs(head, classes=classes, images=1)
+    logits = head(*inputs)
+    assert logits.shape == (1, classes, 24, 24)
+    assert_close(logits, naive_dr_seg(head, *inputs))
+
+
+def test_gradients_equal_those_of_the_naive_head():
+    head = small_dr_seg().train()
+    assert_gradients_equal(head, naive_dr_seg, random_inputs(head, classes=5), BLIND + BLIND_CLASSES)
+
+
+# ---------------------------------------------------------------------- classes and images
+
+
+def test_logits_permute_with_classes():
+    head = small_dr_seg()
+    assert_classes_permute(head, random_inputs(head, classes=5), [3, 0, 4, 2, 1])
+
+
+def test_logits_do_not_depend_on_the_class_chunk():
+    head = small_dr_seg()
+    assert_chunks_do_not_matter(head, random_inputs(head, classes=5), [1, 3, 5, 0])
+
+
+def test_batch_of_three_equals_three_single_images():
+    head = small_dr_seg()
+    assert_batch_equals_singles(head, random_inputs(head, images=3))
+
+
+@torch.no_grad()
+def test_logits_depend_on_every_feature_that_was_asked_for():
+    head = small_dr_seg()
+    image, text, prior = random_inputs(head)
+    before = head(image, text, prior)
+    features = [image.dense, *image.rotated.unbind(1), *image.blocks.values(), prior.blocks[5], text.embeddings]
+    assert len(features) == 9
+    for feature in features:
+        original = feature.clone()
+        feature.add_(torch.randn_like(feature))
+        assert (head(image, text, prior) - before).abs().max() > 1e-3
+        feature.copy_(original)
+
+
+@torch.no_grad()
+def test_bf16_stays_close_to_fp32():
+    head = small_dr_seg()
+    inputs = random_inputs(head)
+    exact = head(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = head(*inputs).float()
+    assert 0 < (rounded - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+# ---------------------------------------------------------------------- decoupling and rectification
+
+
+@torch.no_grad()
+def test_semantic_channels_pass_bit_for_bit_and_structural_ones_are_rectified():
+    head = small_dr_seg()
+    image, _, prior = random_inputs(head)
+    refined, order = head.rectified(image.dense, prior), head.channels.order
+    assert head.channels.semantic == 8
+    assert torch.equal(refined[:, order[:8]], image.dense[:, order[:8]])
+    assert ((refined - image.dense)[:, order[8:]].abs().amax(dim=(0, 2, 3)) > 1e-2).all()
+    assert_close(refined, naive_refined(head, image.dense, prior))
+
+
+@torch.no_grad()
+def test_without_structural_channels_the_refined_cost_is_the_original_one():
+    head = small_dr_seg(rho=1.0, prior=None)
+    image, text, _ = random_inputs(head)
+    refined = head.rectified(image.dense, None)
+    mean = text.embeddings[:, 0]
+    assert torch.equal(refined, image.dense)
+    assert torch.equal(cosine_cost(refined, mean[:, None])[:, :, 0], rotation_cost(image.rotated, mean)[:, :, 0])
+
+
+@torch.no_grad()
+def test_rectification_that_does_nothing_gives_the_original_cost():
+    head = small_dr_seg()
+    head.rectify = Unchanged()
+    image, text, prior = random_inputs(head)
+    seen = []
+    head.fusion.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    head(image, text, prior)
+    original, gated = seen[0]
+    gate, _ = head.gate(original)
+    torch.testing.assert_close(gated[:, :, 0], gate * original[:, :, 0])
+
+
+class Unchanged(nn.Module):
+    """A rectification that returns its features."""
+
+    def forward(self, features: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+        return features
+
+
+@pytest.mark.parametrize(
+    ("patch", "align", "layer", "stride"),
+    [
+        (16, "avgpool", nn.Identity, None),
+        (16, "conv", nn.Identity, None),
+        (8, "avgpool", nn.AvgPool2d, 2),
+        (8, "conv", nn.Conv2d, (2, 2)),
+        (4, "avgpool", nn.AvgPool2d, 4),
+        (32, "avgpool", nn.ConvTranspose2d, (2, 2)),  # a coarser grid is always enlarged by learning
+    ],
+)
+@torch.no_grad()
+def test_prior_of_any_patch_size_is_brought_to_the_graph(patch: int, align: str, layer: type, stride: object):
+    prior = TowerSpec(20, 6, patch, 96)
+    head = small_dr_seg(prior=prior, prior_align=align)
+    assert type(head.align) is layer
+    assert getattr(head.align, "stride", None) == stride
+    inputs = random_inputs(head, prior=prior)
+    assert_close(head(*inputs), naive_dr_seg(head, *inputs))
+    if layer is nn.AvgPool2d:
+        maps = torch.randn(1, 20, 12, 12)
+        assert torch.equal(head.align(maps), nn.functional.avg_pool2d(maps, stride))
+
+
+@torch.no_grad()
+def test_graph_reads_the_chosen_block_of_the_prior_and_nothing_else():
+    head = small_dr_seg(prior_block=-2)
+    image, text, prior = random_inputs(head)
+    assert list(prior.blocks) == [4]
+    unread = PriorFeatures(torch.full_like(prior.dense, torch.nan), {**prior.blocks, 5: prior.dense * torch.nan})
+    assert torch.equal(head(image, text, unread), head(image, text, prior))
+
+
+def test_scale_of_the_rectified_channels_starts_as_configured():
+    rms = torch.rand(16) + 0.5
+    options = dr_seg_options(rms=rms, ln_gamma=0.0)
+    order = options["channels"].order
+    matched = DRSegHead(**options).rectify.norm.weight
+    assert matched.detach().numpy() == pytest.approx(rms[order[8:]].mean().item())
+    for gamma in (1.0, 0.25):
+        assert (DRSegHead(**dr_seg_options(rms=rms, ln_gamma=gamma)).rectify.norm.weight == gamma).all()
+
+
+def test_training_logs_how_unsure_and_how_large_the_channels_are():
+    head = small_dr_seg().train()
+    inputs = random_inputs(head)
+    with EventStorage(0) as storage:
+        head(*inputs)
+        logged = {name: value for name, (value, _) in storage.latest().items()}
+    assert logged.keys() == {"dr_seg/uncertainty", "dr_seg/gate", "dr_seg/rms_ratio"}
+    semantic, structural = head.channels.split(inputs[0].dense)
+    structural = head.rectify(structural, head.align(inputs[2].blocks[5]))
+    ratio = structural.square().mean().sqrt() / semantic.square().mean().sqrt()
+    assert logged["dr_seg/rms_ratio"] == pytest.approx(ratio.item(), rel=1e-4)
+    with EventStorage(0) as storage, torch.no_grad():
+        head.eval()(*inputs)
+        assert not storage.latest()
+
+
+# ---------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant_trains_all_its_parameters_on_what_it_asks_for(variant: str):
+    options, request = VARIANTS[variant]
+    head = small_dr_seg(**options)
+    assert head.request() == request
+    assert_trains_all_it_has(head, random_inputs(head))
+
+
+def test_gradients_reach_the_features_of_clip_and_not_the_order():
+    head = small_dr_seg().train()
+    image, text, prior = random_inputs(head)
+    image.dense.requires_grad_()
+    image.rotated.requires_grad_()
+    head(image, text, prior).square().mean().backward()
+    assert (image.dense.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
+    assert (image.rotated.grad.abs().amax(dim=(0, 2, 3, 4)) > 0).all()
+    assert "channels.order" in head.state_dict()
+    assert "channels.order" not in dict(head.named_parameters())
+
+
+def test_prior_is_not_needed_without_the_graph():
+    options = {"graph": None, "fusion": {"kind": "ori_only"}, "prior": None}
+    head = small_dr_seg(**options)
+    assert head(*random_inputs(head, prior=None)).shape == (2, 3, 24, 24)
+    assert "channels.order" not in head.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("vlm", "layers", "expected"),
+    [
+        pytest.param(TowerSpec(768, 12, 16, 384, 512), 3, 6_580_836, id="B-DINOv3"),
+        pytest.param(TowerSpec(1024, 24, 14, 336, 768), 2, 7_028_452, id="L-DINOv3"),
+    ],
+)
+def test_head_has_the_published_number_of_parameters(vlm: TowerSpec, layers: int, expected: int):
+    prior = TowerSpec(1024, 24, 16, 384)
+    with torch.device("meta"):
+        head = DRSegHead(
+            vlm=vlm,
+            prior=prior,
+            channels=ChannelOrder(torch.arange(vlm.joint_dim), 0.5),
+            aggregator=replace(EFFICIENT, num_layers=layers),
+        )
+    assert sum(parameter.numel() for parameter in head.parameters()) == expected
+    assert head.request().prior_blocks == (23,)
+
+
+# ---------------------------------------------------------------------- configuration
+
+
+@pytest.fixture
+def cfg(tiny_cfg: CfgNode) -> CfgNode:
+    tiny_cfg.MODEL.SEM_SEG_HEAD.NAME = "DRSegHead"
+    return tiny_cfg
+
+
+def build(cfg: CfgNode, companion: TowerSpec | None = None) -> DRSegHead:
+    with torch.device("meta"):
+        return build_head(cfg, VLM, PRIOR, companion)
+
+
+@pytest.fixture
+def ranking(tmp_path: Path) -> Iterator[ChannelRanking]:
+    """A ranking of VLM's 16 channels whose lambda of 0.9 gives another order than 0.3."""
+    generator = np.random.default_rng(0)
+    mean = generator.normal(size=(5, 16))
+    ranking = ChannelRanking.from_class_means(
+        mean, np.abs(generator.normal(size=(5, 16))), np.full(5, 9), generator.uniform(0.5, 2, 16), lam=0.3
+    )
+    assert not np.array_equal(ranking.order, ranking.reranked(0.9).order)
+    ranking.save(tmp_path / "a ranking.npz")
+    return ranking
+
+
+def test_configuration_reaches_the_head(cfg: CfgNode):
+    node = cfg.MODEL.DR_SEG
+    node.SPSD.SELECT, node.SPSD.RHO = "random", 0.25
+    node.PDGR.TOPK, node.PDGR.N_LAYERS, node.PDGR.DEGREE, node.PDGR.LN_GAMMA_INIT = 11, 3, "col", 0.5
+    node.FUSION.UNC_TAU, node.FUSION.UNC_DETACH, node.FUSION.ORI_AGG = 0.05, False, "mean"
+    node.FUSION.MS_KERNELS, node.FUSION.HEAD_KERNEL, node.FUSION.EMBED_ACT = [3, 5], 1, "sigmoid"
+    node.PRIOR_BLOCK, node.PRIOR_ALIGN, node.USE_PRIOR_TAPS, node.USE_COMPANION_TAPS = 2, "conv", True, True
+    node.NUM_LAYERS, node.VLM_BLOCKS, node.PRIOR_BLOCKS, node.COMPANION_BLOCKS = 4, [0, 2], [1, 4], [2, 3]
+    cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = 7
+    head = build(cfg, COMPANION)
+    assert head.request() == FeatureRequest((0, 2), (1, 4, 2), True, (2, 3), True)
+    assert head.channels.semantic == 4
+    assert (head.rectify.options.topk, head.rectify.options.degree, len(head.rectify.layers)) == (11, "col", 3)
+    assert isinstance(head.align, nn.Conv2d)
+    assert (head.gate.tau, head.gate.detach, head.mean_rotations, head.class_chunk) == (0.05, False, True, 7)
+    assert [scale.kernel_size[0] for scale in head.fusion.scales] == [3, 5]
+    assert (head.fusion.fuse.kernel_size, head.fusion.activation) == ((1, 1), torch.sigmoid)
+    assert len(head.aggregator.layers) == 4
+
+    node.PDGR.ENABLED, node.FUSION.TYPE, node.USE_ROTATION = False, "ori_only", False
+    node.USE_PRIOR_TAPS = node.USE_COMPANION_TAPS = False
+    assert build(cfg).request() == FeatureRequest((0, 2))
+
+
+def test_defaults_of_the_class_are_those_of_the_configuration():
+    cfg = get_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "DRSegHead"
+    cfg.MODEL.DR_SEG.SPSD.ENABLED = False  # the only key that a file or a choice must fill
+    towers = {"vlm": TowerSpec(768, 12, 16, 384, 512), "prior": TowerSpec(1024, 24, 16, 384)}
+    with torch.device("meta"):
+        by_class = DRSegHead(**towers, channels=ChannelOrder(torch.arange(512), 0.0))
+        by_config = build_head(cfg, *towers.values())
+    assert repr(by_class) == repr(by_config)
+    assert by_class.request() == by_config.request() == FeatureRequest((3, 7), (23,), True, (), True)
+    assert by_class.rectify.options == by_config.rectify.options == GraphOptions()
+    assert FusionOptions.from_node(cfg.MODEL.DR_SEG.FUSION) == replace(FusionOptions(), ms_kernels=[3, 5, 7])
+
+
+@pytest.mark.parametrize("lam", [0.3, 0.9])
+@pytest.mark.parametrize("select", ["score", "inverse"])
+def test_order_comes_from_the_ranking_file(
+    cfg: CfgNode, tmp_path: Path, ranking: ChannelRanking, lam: float, select: str
+):
+    node = cfg.MODEL.DR_SEG.SPSD
+    node.FILE, node.LAMBDA, node.SELECT = str(tmp_path / "a ranking.npz"), lam, select
+    order = ranking.reranked(lam).order
+    expected = order[::-1] if select == "inverse" else order
+    assert ChannelOrder.from_node(node, 16).order.tolist() == expected.tolist()
+    head = build_head(cfg, VLM, PRIOR)
+    assert head.channels.order.tolist() == expected.tolist()
+    assert head.channels.semantic == 8
+
+    cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = 0.0
+    scale = build_head(cfg, VLM, PRIOR).rectify.norm.weight.detach().numpy()
+    assert scale == pytest.approx(ranking.channel_rms[expected[8:]].mean())
+
+
+def test_random_order_needs_no_file_and_is_always_the_same(cfg: CfgNode):
+    cfg.MODEL.DR_SEG.SPSD.SELECT = "random"
+    orders = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        orders.append(build_head(cfg, VLM, PRIOR).channels.order.tolist())
+    assert orders[0] == orders[1] != list(range(16))
+    assert sorted(orders[0]) == list(range(16))
+
+
+def test_without_decoupling_every_channel_is_structural(cfg: CfgNode):
+    cfg.MODEL.DR_SEG.SPSD.ENABLED = False
+    head = build_head(cfg, VLM, PRIOR)
+    assert head.channels.semantic == 0
+    assert head.channels.order.tolist() == list(range(16))
+    assert head.rectify.norm.normalized_shape == (16,)
+
+
+def test_order_may_wait_for_a_checkpoint(cfg: CfgNode):
+    waiting = build_head(cfg, VLM, PRIOR)
+    with pytest.raises(RankingError, match=r"SPSD\.FILE is empty and no checkpoint"):
+        waiting(*random_inputs(waiting))
+    cfg.MODEL.DR_SEG.SPSD.SELECT = "random"
+    known = build_head(cfg, VLM, PRIOR)
+    waiting.load_state_dict(known.state_dict())
+    inputs = random_inputs(known)
+    with torch.no_grad():
+        assert torch.equal(waiting.eval()(*inputs), known.eval()(*inputs))
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"graph": None}, r"DR_SEG\.PDGR\.ENABLED is off.*set MODEL\.DR_SEG\.FUSION\.TYPE to 'ori_only', got 'ugaf'"),
+        ({"prior": None}, r"DR_SEG\.PDGR\.ENABLED is on, but MODEL\.PRIOR\.NAME is empty"),
+        ({"use_companion_taps": True}, r"USE_COMPANION_TAPS is on, but MODEL\.COMPANION\.ARCH is empty"),
+        ({"fusion": {"kind": "sum"}}, r"MODEL\.DR_SEG\.FUSION\.TYPE must be one of ori_only, .*'sum'"),
+        ({"fusion": {"embed_act": "relu"}}, r"FUSION\.EMBED_ACT must be one of none, sigmoid, got 'relu'"),
+        ({"fusion": {"ori_agg": "max"}}, r"FUSION\.ORI_AGG must be one of stack, mean, got 'max'"),
+        ({"fusion": {"unc_tau": 0.0}}, r"FUSION\.UNC_TAU must be above 0, got 0\.0"),
+        ({"fusion": {"ms_kernels": [3, 4]}}, r"FUSION\.MS_KERNELS must be odd and above 0, got \[3, 4\]"),
+        ({"fusion": {"ms_kernels": []}}, r"FUSION\.MS_KERNELS must be odd and above 0, got \[\]"),
+        ({"fusion": {"head_kernel": 2}}, r"FUSION\.HEAD_KERNEL must be odd and above 0, got \[2\]"),
+        ({"prior_block": 6}, r"MODEL\.DR_SEG\.PRIOR_BLOCK must be between -6 and 5, got 6"),
+        ({"prior_block": -7}, r"MODEL\.DR_SEG\.PRIOR_BLOCK must be between -6 and 5, got -7"),
+        ({"prior_align": "max"}, r"MODEL\.DR_SEG\.PRIOR_ALIGN must be 'avgpool' or 'conv', got 'max'"),
+        ({"rho": 1.5}, r"MODEL\.DR_SEG\.SPSD\.RHO\) must be in 0\.\.1, got 1\.5"),
+        ({"ln_gamma": 0.0}, r"PDGR\.LN_GAMMA_INIT 0 takes the scale .* set MODEL\.DR_SEG\.SPSD\.FILE too"),
+        ({"graph": {"topk": 0}}, r"MODEL\.DR_SEG\.PDGR\.TOPK must be at least 1, got 0"),
+        ({"vlm_blocks": [5, 1]}, r"MODEL\.DR_SEG\.VLM_BLOCKS .*between 0 and 4; got \[5, 1\]"),
+        ({"prior": TowerSpec(20, 6, 16, 64)}, r"MODEL\.PRIOR\.INPUT_SIZE 64 with patch 16 give 2/3 "),
+    ],
+)
+def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        DRSegHead(**dr_seg_options(**options))
+
+
+def test_unknown_selection_is_refused(cfg: CfgNode):
+    cfg.MODEL.DR_SEG.SPSD.SELECT = "best"
+    with pytest.raises(ValueError, match=r"DR_SEG\.SPSD\.SELECT must be score, random or inverse, got 'best'"):
+        build(cfg)
+
+
+def test_ranking_of_another_joint_space_is_refused(cfg: CfgNode, tmp_path: Path, ranking: ChannelRanking):
+    cfg.MODEL.DR_SEG.SPSD.FILE = str(tmp_path / "a ranking.npz")
+    with pytest.raises(RankingError, match=r"a ranking\.npz is of 16 channels .*MODEL\.VLM has 24"):
+        build_head(cfg, replace(VLM, joint_dim=24), PRIOR)

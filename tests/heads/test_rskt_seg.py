@@ -1,0 +1,297 @@
+"""Behaviour of the RSKT-Seg head on random features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from family_reference import naive_rskt_seg
+from head_checks import (
+    BLIND,
+    BLIND_CLASSES,
+    assert_batch_equals_singles,
+    assert_chunks_do_not_matter,
+    assert_classes_permute,
+    assert_close,
+    assert_gradients_equal,
+    assert_trains_all_it_has,
+)
+from head_inputs import COMPANION, PRIOR, VLM, head_options, random_inputs, small_rskt_seg
+
+from ovrs.config import get_cfg
+from ovrs.heads import RSKTSegHead, build_head
+from ovrs.heads.blocks.aggregator import EFFICIENT
+from ovrs.heads.rskt_seg import RSKT_DECODER
+from ovrs.structures import FeatureRequest, ImageFeatures, TowerSpec
+
+ALL = FeatureRequest((1, 3), (1, 3), True, (1, 3), True)
+VARIANTS = {
+    "published": ({}, ALL),
+    "mean": ({"fusion": "mean"}, ALL),
+    "concat": ({"fusion": "concat"}, ALL),
+    "no_rotation": ({"use_rotation": False}, replace(ALL, rotations=False)),
+    "no_rotation_concat": ({"use_rotation": False, "fusion": "concat"}, replace(ALL, rotations=False)),
+    "no_prior_cost": ({"use_prior_cost": False}, ALL),
+    "no_prior_taps": ({"use_prior_taps": False}, replace(ALL, prior_blocks=())),
+    "no_companion": ({"use_companion_taps": False}, replace(ALL, companion_blocks=())),
+    "no_prior": (
+        {"use_prior_cost": False, "use_prior_taps": False},
+        FeatureRequest((1, 3), (), False, (1, 3), True),
+    ),
+    "rotations_alone": (
+        {"use_prior_cost": False, "use_prior_taps": False, "use_companion_taps": False, "use_vlm_taps": False},
+        FeatureRequest(rotations=True),
+    ),
+    "one_layer": ({"num_layers": 1}, ALL),
+    "chosen_blocks": (
+        {"vlm_blocks": [0, 4], "prior_blocks": [2, 3], "companion_blocks": [0, 2]},
+        FeatureRequest((0, 4), (2, 3), True, (0, 2), True),
+    ),
+}
+
+
+def fusion_of(options: dict) -> str:
+    return options.get("fusion", "separate") if options.get("use_prior_cost", True) else "ori_only"
+
+
+# ---------------------------------------------------------------------- against the naive head
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_logits_equal_the_naive_head(variant: str):
+    options, _ = VARIANTS[variant]
+    head = small_rskt_seg(**options)
+    inputs = random_inputs(head)
+    assert_close(head(*inputs), naive_rskt_seg(head, *inputs, fusion=fusion_of(options)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("classes", [1, 2, 40])
+@torch.no_grad()
+def test_logits_equal_the_naive_head_for_any_number_of_classes(classes: int, training: bool):
+    head = small_rskt_seg().train(training)
+    inputs = random_inputs(head, classes=classes, images=1)
+    logits = head(*inputs)
+    assert logits.shape == (1, classes, 24, 24)
+    assert_close(logits, naive_rskt_seg(head, *inputs))
+
+
+def test_gradients_equal_those_of_the_naive_head():
+    head = small_rskt_seg().train()
+    assert_gradients_equal(head, naive_rskt_seg, random_inputs(head, classes=5), BLIND + BLIND_CLASSES)
+
+
+# ---------------------------------------------------------------------- classes, images, features
+
+
+def test_logits_permute_with_classes():
+    head = small_rskt_seg()
+    assert_classes_permute(head, random_inputs(head, classes=5), [3, 0, 4, 2, 1])
+
+
+def test_logits_do_not_depend_on_the_class_chunk():
+    head = small_rskt_seg()
+    assert_chunks_do_not_matter(head, random_inputs(head, classes=5), [1, 3, 5, 0])
+
+
+def test_batch_of_three_equals_three_single_images():
+    head = small_rskt_seg()
+    assert_batch_equals_singles(head, random_inputs(head, images=3))
+
+
+@torch.no_grad()
+def test_logits_depend_on_every_feature_that_was_asked_for():
+    head = small_rskt_seg()
+    image, text, prior = random_inputs(head)
+    before = head(image, text, prior)
+    features = [image.dense, *image.rotated.unbind(1), *image.blocks.values(), *image.companion.values()]
+    features += [prior.dense, *prior.blocks.values(), text.embeddings]
+    assert len(features) == 13
+    for feature in features:
+        original = feature.clone()
+        feature.add_(torch.randn_like(feature))
+        assert (head(image, text, prior) - before).abs().max() > 1e-3
+        feature.copy_(original)
+
+
+@torch.no_grad()
+def test_rotated_views_are_not_read_without_rotation():
+    head = small_rskt_seg(use_rotation=False)
+    image, text, prior = random_inputs(head)
+    assert image.rotated is None
+    unread = ImageFeatures(image.dense, image.blocks, torch.full((2, 4, 16, 6, 6), torch.nan), image.companion)
+    assert torch.equal(head(image, text, prior), head(unread, text, prior))
+
+
+@torch.no_grad()
+def test_pooling_of_training_and_evaluation_is_the_same_by_default():
+    head = small_rskt_seg()
+    inputs = random_inputs(head)
+    in_evaluation = head(*inputs)
+    assert torch.equal(head.train()(*inputs), in_evaluation)
+    head.aggregator.pooling_train = 1
+    assert (head(*inputs) - in_evaluation).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_bf16_stays_close_to_fp32():
+    head = small_rskt_seg()
+    inputs = random_inputs(head)
+    exact = head(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = head(*inputs).float()
+    assert 0 < (rounded - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("patch", "align", "taps"),
+    [
+        (8, ("Conv2d", 2), [("Conv2d", 1), ("ConvTranspose2d", 2)]),
+        (16, ("Conv2d", 1), [("ConvTranspose2d", 2), ("ConvTranspose2d", 4)]),
+    ],
+)
+@torch.no_grad()
+def test_priors_of_both_patch_sizes_are_brought_to_the_grids(patch: int, align: tuple, taps: list[tuple]):
+    prior = TowerSpec(20, 6, patch, 96)
+    head = small_rskt_seg(prior=prior)
+
+    def kind(layer: torch.nn.Module) -> tuple[str, int]:
+        return type(layer).__name__, layer.stride[0]
+
+    assert kind(head.align) == align
+    assert [kind(tap.resample) for tap in head.decoder.taps["prior"]] == taps
+    assert list(head.decoder.taps) == ["vlm", "companion", "prior"]  # the order of the official weights
+    inputs = random_inputs(head, prior=prior)
+    assert_close(head(*inputs), naive_rskt_seg(head, *inputs))
+
+
+# ---------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant_trains_all_its_parameters_on_what_it_asks_for(variant: str):
+    options, request = VARIANTS[variant]
+    head = small_rskt_seg(**options)
+    assert head.request() == request
+    assert_trains_all_it_has(head, random_inputs(head))
+
+
+def test_towers_that_no_option_uses_may_be_missing():
+    options = {"use_prior_cost": False, "use_prior_taps": False, "use_companion_taps": False}
+    head = small_rskt_seg(prior=None, companion=None, **options)
+    inputs = random_inputs(head, prior=None, companion=None)
+    assert head(*inputs).shape == (2, 3, 24, 24)
+
+
+def test_configuration_reaches_the_head(tiny_cfg: CfgNode):
+    tiny_cfg.MODEL.SEM_SEG_HEAD.NAME = "RSKTSegHead"
+    node = tiny_cfg.MODEL.RSKT_SEG
+    node.FUSION, node.USE_ROTATION, node.NUM_LAYERS, node.POOLING_TEST = "concat", False, 4, 1
+    node.VLM_BLOCKS, node.PRIOR_BLOCKS, node.COMPANION_BLOCKS = [0, 2], [1, 2], [2, 4]
+    tiny_cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = 7
+    with torch.device("meta"):
+        head = build_head(tiny_cfg, VLM, PRIOR, COMPANION)
+    assert isinstance(head, RSKTSegHead)
+    assert head.fusion.embed.in_channels == 2
+    assert len(head.aggregator.layers) == 4
+    assert (head.aggregator.pooling_test, head.class_chunk) == (1, 7)
+    assert head.request() == FeatureRequest((0, 2), (1, 2), True, (2, 4), False)
+
+    node.USE_PRIOR_COST = node.USE_PRIOR_TAPS = node.USE_COMPANION_TAPS = False
+    with torch.device("meta"):
+        assert build_head(tiny_cfg, VLM, None).request() == FeatureRequest((0, 2))
+
+
+def test_defaults_of_the_class_are_those_of_the_configuration():
+    cfg = get_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "RSKTSegHead"
+    towers = {
+        "vlm": TowerSpec(768, 12, 16, 384, 512),
+        "prior": TowerSpec(768, 12, 8, 384),
+        "companion": TowerSpec(768, 12, 32, 768),
+    }
+    with torch.device("meta"):
+        by_class, by_config = RSKTSegHead(**towers), build_head(cfg, *towers.values())
+    assert repr(by_class) == repr(by_config)
+    assert by_class.request() == by_config.request() == FeatureRequest((3, 7), (3, 7), True, (3, 7), True)
+
+
+@pytest.mark.parametrize(
+    ("vlm", "layers", "expected"),
+    [
+        pytest.param(TowerSpec(768, 12, 16, 384, 512), 3, 5_307_969, id="B-3-layers"),
+        pytest.param(TowerSpec(1024, 24, 14, 336, 768), 2, 4_805_057, id="L-2-layers"),
+    ],
+)
+def test_cost_decoder_has_the_published_number_of_parameters(vlm: TowerSpec, layers: int, expected: int):
+    with torch.device("meta"):
+        head = RSKTSegHead(
+            vlm=vlm,
+            prior=TowerSpec(768, 12, 8, 384),
+            companion=TowerSpec(768, 12, 32, 768),
+            aggregator=replace(EFFICIENT, num_layers=layers),
+        )
+    # The official code counts the layers that bring towers to the grids elsewhere.
+    own = {name: p for name, p in head.named_parameters() if ".resample." not in name and not name.startswith("align.")}
+    assert sum(parameter.numel() for parameter in own.values()) == expected
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fusion": "ugaf"}, r"MODEL\.RSKT_SEG\.FUSION must be one of separate, mean, concat, got 'ugaf'"),
+        ({"tap_proj_dims": (8, 6, 4)}, r"MODEL\.RSKT_SEG\.TAP_PROJ_DIMS .*\(2\)"),
+        ({"companion_blocks": [1, 5]}, r"MODEL\.RSKT_SEG\.COMPANION_BLOCKS .*between 0 and 4; got \[1, 5\]"),
+        ({"prior_blocks": [1]}, r"MODEL\.RSKT_SEG\.PRIOR_BLOCKS must name 2 blocks.*\[1\]"),
+        ({"aggregator": "fast"}, r"MODEL\.RSKT_SEG\.AGGREGATOR must be 'swin' or 'efficient', got 'fast'"),
+        ({"num_heads": 5}, r"MODEL\.RSKT_SEG\.HIDDEN_DIM \(32\) must be a multiple of .*RSKT_SEG\.NUM_HEADS \(5\)"),
+    ],
+)
+def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
+    options = head_options(RSKT_DECODER, EFFICIENT, **options)
+    with pytest.raises(ValueError, match=message):
+        RSKTSegHead(vlm=VLM, prior=PRIOR, companion=COMPANION, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "missing", "message"),
+    [
+        ({}, "prior", r"RSKT_SEG\.USE_PRIOR_COST is on, but MODEL\.PRIOR\.NAME is empty"),
+        ({"use_prior_cost": False}, "prior", r"RSKT_SEG\.USE_PRIOR_TAPS is on, but MODEL\.PRIOR\.NAME is empty"),
+        ({}, "companion", r"RSKT_SEG\.USE_COMPANION_TAPS is on, but MODEL\.COMPANION\.ARCH is empty"),
+    ],
+)
+def test_missing_tower_is_refused_where_an_option_uses_it(options: dict, missing: str, message: str):
+    towers = {"vlm": VLM, "prior": PRIOR, "companion": COMPANION, missing: None}
+    with pytest.raises(ValueError, match=message):
+        RSKTSegHead(**towers, **head_options(RSKT_DECODER, EFFICIENT, **options))
+
+
+@pytest.mark.parametrize(
+    ("companion", "message"),
+    [
+        (TowerSpec(18, 6, 32, 128), r"MODEL\.COMPANION\.INPUT_SIZE 128 with patch 32 give 2/3 "),
+        (TowerSpec(18, 6, 32, 0), r"MODEL\.VLM\.INPUT_SIZE and MODEL\.COMPANION\.INPUT_SIZE must both be set"),
+    ],
+)
+def test_companion_whose_grid_does_not_match_is_refused(companion: TowerSpec, message: str):
+    with pytest.raises(ValueError, match=message):
+        RSKTSegHead(vlm=VLM, prior=PRIOR, companion=companion, **head_options(RSKT_DECODER, EFFICIENT))
+
+
+@pytest.mark.parametrize("name", ["GSNetHead", "CATSegHead", "RSKTSegHead", "DRSegHead"])
+def test_companion_that_the_head_does_not_use_is_refused(name: str):
+    cfg = get_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NAME = name
+    cfg.MODEL.COMPANION.ARCH = "ViT-B-32"
+    cfg.MODEL.RSKT_SEG.USE_COMPANION_TAPS = False
+    switch = "switch USE_COMPANION_TAPS on, or " if name in ("RSKTSegHead", "DRSegHead") else ""
+    message = f"COMPANION.ARCH is 'ViT-B-32', but {name} .* none of its blocks: {switch}set MODEL.COMPANION.ARCH to ''"
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        build_head(cfg, VLM, PRIOR, COMPANION)
