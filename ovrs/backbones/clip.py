@@ -223,7 +223,7 @@ def build_clip(node: CfgNode, key: str, load_weights: bool) -> tuple[nn.Module, 
     config = _architecture(node.ARCH, key)
     entry = find_entry(node.WEIGHTS, node.ARCH, key)
     default = "quick_gelu" if config.get("quick_gelu") else "gelu"
-    activation = choose_activation(node.ACTIVATION, node.WEIGHTS, entry, default)
+    activation = choose_activation(node.ACTIVATION, node.WEIGHTS, entry, default, key)
     config["quick_gelu"] = activation == "quick_gelu"
     clip, tokenizer = _build_open_clip(config)
     if load_weights and node.WEIGHTS:

@@ -40,8 +40,12 @@ class ClipCompanion(nn.Module):
         return {"visual": clip.visual, "input_size": node.INPUT_SIZE}
 
     def forward(self, image: Tensor, blocks: Sequence[int]) -> dict[int, Tensor]:
-        """Return {index: [B, W, h, w]} outputs of the asked-for blocks of normalised [B, 3, H, W] images."""
-        return run_blocks(self.visual, image, blocks, max(blocks) + 1)[1]
+        """Return {index: [B, W, h, w]} outputs of the asked-for blocks of normalised [B, 3, H, W] images.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        return run_blocks(self.visual, image, blocks, min(max(blocks) + 1, self.spec.depth))[1]
 
 
 def build_companion(cfg: CfgNode, *, load_weights: bool = True) -> ClipCompanion | None:

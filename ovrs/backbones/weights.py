@@ -213,25 +213,28 @@ def fetch(name: str, key: str) -> Path:
     return path
 
 
-def choose_activation(configured: str, weights: str, entry: WeightsEntry | None, default: Activation) -> Activation:
+def choose_activation(
+    configured: str, weights: str, entry: WeightsEntry | None, default: Activation, key: str = "MODEL.VLM"
+) -> Activation:
     """Decide between QuickGELU and exact GELU, or refuse to guess.
 
     Args:
-        configured: ``MODEL.VLM.ACTIVATION``.
-        weights: ``MODEL.VLM.WEIGHTS``.
+        configured: ``ACTIVATION`` of ``key``.
+        weights: ``WEIGHTS`` of ``key``.
         entry: its catalogue entry, if it has one.
         default: what the architecture's own configuration says; used for random weights.
+        key: configuration group, ``MODEL.VLM`` or ``MODEL.COMPANION``, for messages.
 
     Raises:
         WeightsError: the configuration contradicts the catalogue (which may know two, see ``published_with``), or
             a local file comes without a word about its activation.
     """
     if configured not in ("", "quick_gelu", "gelu"):
-        raise WeightsError(f"MODEL.VLM.ACTIVATION must be 'quick_gelu', 'gelu' or '', got {configured!r}.")
+        raise WeightsError(f"{key}.ACTIVATION must be 'quick_gelu', 'gelu' or '', got {configured!r}.")
     if entry is not None and entry.activation is not None:
         if configured not in ("", entry.activation, entry.published_with):
             raise WeightsError(
-                f"MODEL.VLM.ACTIVATION is {configured!r}, but {weights!r} was trained with {entry.activation!r}; "
+                f"{key}.ACTIVATION is {configured!r}, but {weights!r} was trained with {entry.activation!r}; "
                 "leave the key empty."
             )
         return configured or entry.activation
@@ -239,7 +242,7 @@ def choose_activation(configured: str, weights: str, entry: WeightsEntry | None,
         return configured
     if weights:
         raise WeightsError(
-            f"MODEL.VLM.WEIGHTS {weights!r} is not in the catalogue, so its activation is unknown: set "
-            "MODEL.VLM.ACTIVATION to 'quick_gelu' (OpenAI's CLIP and what was fine-tuned from it) or 'gelu'."
+            f"{key}.WEIGHTS {weights!r} is not in the catalogue, so its activation is unknown: set "
+            f"{key}.ACTIVATION to 'quick_gelu' (OpenAI's CLIP and what was fine-tuned from it) or 'gelu'."
         )
     return default

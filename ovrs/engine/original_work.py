@@ -1,10 +1,10 @@
 """Work of the original implementations that ours leaves out, by formula.
 
-Papers print the cost of their original code. GSNet's computes the padding of the class axis anew at every position
-and repeats the guidance of an image for every class; HG-RSOVSSeg's forms the text attention of every class in full and
-upsamples before it convolves; both run the text tower over all 77 positions and project the query and key of
-the last image block, which nothing reads. With these terms added, our count can be compared with theirs (gsnet spec,
-section 13.2; HG-RSOVSSeg spec, section 13.2).
+Papers print the cost of their original code. CAT-Seg's and GSNet's compute the padding of the class axis anew at every
+position, and with RSKT-Seg they repeat the guidance of an image for every class; HG-RSOVSSeg's forms the text
+attention of every class in full and upsamples before it convolves; all run the text tower over all 77 positions and
+project the query and key of the last image block, which nothing reads. With these terms added, our count can be compared
+with theirs (gsnet spec, section 13.2; HG-RSOVSSeg spec, section 13.2).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ovrs.backbones import VLM
 from ovrs.heads.blocks.class_attention import ClassAttention
 from ovrs.heads.blocks.decoder import GuidedUpsampling
+from ovrs.heads.blocks.efficient import ClassFusion, ReducedAttention
 from ovrs.heads.blocks.swin import GuidedWindowAttention
 from ovrs.heads.blocks.text_attention import Attended, TextAttention
 
@@ -64,6 +65,10 @@ def original_extra(model: nn.Module, vlm: VLM) -> Iterator[Counter[str]]:
                 count(PADDING, module, _class_padding)
             elif isinstance(module, GuidedWindowAttention):
                 count(GUIDANCE, module, _window_guidance)
+            elif isinstance(module, ReducedAttention):
+                count(GUIDANCE, module, _reduced_guidance)
+            elif isinstance(module, ClassFusion):
+                count(GUIDANCE, module, _class_guidance)
             elif isinstance(module, GuidedUpsampling):
                 count(GUIDANCE, module, _decoder_guidance)
                 count(UPSAMPLING, module, _upsampling_apart)
@@ -109,6 +114,21 @@ def _window_guidance(module: GuidedWindowAttention, x: Tensor, *_: Any) -> int:
     """The guidance's half of the queries and keys, for all classes but one."""
     images, classes, height, breadth, width = x.shape
     return (classes - 1) * images * height * breadth * 2 * width**2
+
+
+def _reduced_guidance(module: ReducedAttention, y: Tensor, guidance: Tensor) -> int:
+    """The guidance's part of the queries and of the reduction before the keys, for all classes but one."""
+    images, classes, height, breadth, width = y.shape
+    side = module.reduce_k.stride[0]
+    keys = (height // side) * (breadth // side) * side**2 * 2
+    return (classes - 1) * images * (height * breadth + keys) * width**2
+
+
+def _class_guidance(module: ClassFusion, x: Tensor, guidance: Tensor, pooling: int) -> int:
+    """The guidance's half of the queries and keys, for all positions but one."""
+    images, classes, height, breadth, width = x.shape
+    positions = images * (height // pooling) * (breadth // pooling)
+    return (positions - 1) * classes * 2 * width**2
 
 
 def _decoder_guidance(module: GuidedUpsampling, x: Tensor, share: Tensor | None) -> int:

@@ -1,9 +1,13 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from heads.hg_reference import naive_attention
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ovrs.config import ConfigError, get_cfg, load_config
@@ -18,9 +22,12 @@ from ovrs.engine.original_work import (
     TEXT_END,
     TEXT_NORMS,
     UPSAMPLING,
+    _class_guidance,
+    _reduced_guidance,
     original_extra,
 )
 from ovrs.engine.stages import HEAD, PRIOR, REST, TEXT, VLM_IMAGE
+from ovrs.heads.blocks.efficient import ClassFusion, ReducedAttention
 from ovrs.vocabulary import TEMPLATE_SETS
 
 # The tiny model of tests/conftest.py: widths of image tower, text tower, joint space, prior and cost maps.
@@ -132,6 +139,29 @@ def test_guidance_of_each_class_is_not_repeated(hg_cfg):
     assert analyze(hg_cfg, 3).original_extra[GUIDANCE] == 0
     hg_cfg.MODEL.HG_RSOVSSEG.USE_TAM = False
     assert analyze(hg_cfg, 3).original_extra[GUIDANCE] == 2 * (64 * 32 * 32 * 9 + 256 * 16 * 16 * 9)
+
+
+@torch.no_grad()
+def macs_and_repetition(module: nn.Module, formula: Callable[..., int], *inputs: Any) -> int:
+    """What a module multiplies, with what it would by repeating its guidance."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2 + formula(module, *inputs)
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (5, 3)])
+def test_repeating_the_guidance_makes_every_class_cost_as_much_as_one_alone(grid):
+    module, width, guidance = ReducedAttention(16, 2), 16, torch.randn(2, *grid, 16)
+    costs = [macs_and_repetition(module, _reduced_guidance, torch.randn(2, t, *grid, width), guidance) for t in (1, 5)]
+    assert costs[1] == 5 * costs[0]
+
+
+@pytest.mark.parametrize("pooling", [1, 2])
+def test_repeating_the_guidance_makes_every_position_cost_as_much_as_one_alone(pooling):
+    module, guidance = ClassFusion(16, 2), torch.randn(5, 16)
+    one = macs_and_repetition(module, _class_guidance, torch.randn(1, 5, pooling, pooling, 16), guidance, pooling)
+    many = macs_and_repetition(module, _class_guidance, torch.randn(2, 5, 4, 6, 16), guidance, pooling)
+    assert many == one * 2 * 24 // pooling**2
 
 
 def test_text_attention_in_full_costs_what_the_extra_says(hg_cfg):

@@ -104,6 +104,16 @@ def test_checkpoint_without_an_order_keeps_the_models_and_stays_as_it_is(known: 
     assert torch.equal(state["order"], kept["order"])
 
 
+def test_checkpoint_of_another_head_leaves_the_order_unknown():
+    target = make_split(None)
+    target.load_state_dict({}, strict=False)
+    with pytest.raises(RankingError):
+        target.split(torch.randn(1, CHANNELS, 2, 2))
+    target.load_state_dict(make_split(some_order()).state_dict())
+    with pytest.raises(RankingError, match="another channel ranking"):
+        target.load_state_dict(make_split(some_order(1)).state_dict())
+
+
 def test_models_do_not_share_the_order_that_they_were_given():
     order = some_order()
     split = make_split(order)
