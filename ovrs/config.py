@@ -249,6 +249,7 @@ def _add_input(cfg: CfgNode) -> None:
     # there all the same is noise; "ignored": they cost nothing there.
     cfg.DATASETS.UNLABELLED_CLASSES = "negative"  # of "merged"
     cfg.DATASETS.TRAIN_WEIGHTS = []  # the sets' shares of the samples, in any unit, one per set; [] is by their size
+    cfg.DATASETS.VAL = []  # what TEST.EVAL_PERIOD evaluates during training; [] takes DATASETS.TEST
     cfg.DATASETS.TRAIN_FRACTION = 1.0  # share of the training images that are used, a fixed subset of every set
     cfg.DATASETS.ROOT = ""  # root of prepared data sets; "" reads $DETECTRON2_DATASETS, then "datasets"
     cfg.DATALOADER.PREFETCH_FACTOR = 2

@@ -3,8 +3,8 @@
 Papers print the cost of their original code. CAT-Seg's and GSNet's compute the padding of the class axis anew at every
 position, and with RSKT-Seg they repeat the guidance of an image for every class; HG-RSOVSSeg's forms the text
 attention of every class in full and upsamples before it convolves; all run the text tower over all 77 positions and
-project the query and key of the last image block, which nothing reads. With these terms added, our count can be compared
-with theirs (gsnet spec, section 13.2; HG-RSOVSSeg spec, section 13.2).
+project the query and key of the last image block, which nothing reads. With these terms added, our count can be
+compared with theirs (gsnet spec, section 13.2; HG-RSOVSSeg spec, section 13.2).
 """
 
 from __future__ import annotations

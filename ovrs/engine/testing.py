@@ -20,17 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 def check_test_sets(cfg: CfgNode) -> None:
-    """Find the files of every set of ``DATASETS.TEST`` before training, not hours later.
+    """Find the files of every set of ``DATASETS.TEST`` and ``DATASETS.VAL`` before training, not hours later.
 
     Raises:
         DataError: a set that cannot be found or paired, or has no labels.
         EvaluationError: unknown ``TEST.MIOU_RULE``.
     """
-    for name in resolve_datasets(cfg.DATASETS.TEST, cfg.DATASETS.ROOT):
+    for name in resolve_datasets([*cfg.DATASETS.TEST, *cfg.DATASETS.VAL], cfg.DATASETS.ROOT):
         build_test_loader(cfg, name)
         SegmentationEvaluator(name, cfg.TEST.MIOU_RULE)
         if not MetadataCatalog.get(name).sem_seg_root:
-            raise DataError(f"data set {name} has no labels; DATASETS.TEST needs a split with labels.")
+            raise DataError(f"data set {name} has no labels; DATASETS.TEST and DATASETS.VAL need splits with labels.")
 
 
 def evaluate(

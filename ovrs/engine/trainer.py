@@ -144,7 +144,7 @@ class Trainer(TrainerBase):
     def _build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
         parts: list[HookBase] = [hooks.IterationTimer()]
-        if cfg.DATASETS.TEST and cfg.TEST.EVAL_PERIOD:
+        if (cfg.DATASETS.VAL or cfg.DATASETS.TEST) and cfg.TEST.EVAL_PERIOD:
             parts.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, eval_after_train=False))
         if comm.is_main_process():
             Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
@@ -159,8 +159,11 @@ class Trainer(TrainerBase):
         return [*parts, _SaveCheckpoints(cfg.SOLVER.CHECKPOINT_PERIOD)]
 
     def _evaluate(self) -> dict[str, float]:
-        folder = Path(self.cfg.OUTPUT_DIR, f"evaluation_{self.iter + 1:07d}")
-        return evaluate(self.cfg, self.model, folder, weights_sha256=None).results()
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATASETS.TEST = cfg.DATASETS.VAL or cfg.DATASETS.TEST
+        folder = Path(cfg.OUTPUT_DIR, f"evaluation_{self.iter + 1:07d}")
+        return evaluate(cfg, self.model, folder, weights_sha256=None).results()
 
     def _record(self, losses: dict[str, Tensor], waited: float) -> None:
         means = comm.reduce_dict({name: loss.detach() for name, loss in losses.items()})

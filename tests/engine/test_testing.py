@@ -51,9 +51,11 @@ def own_scenes(scenes, tmp_path):
     return shutil.copytree(scenes, tmp_path / "own scenes")
 
 
-def test_a_missing_label_of_a_test_set_is_found_before_training(run_cfg, own_scenes):
+@pytest.mark.parametrize("key", ["TEST", "VAL"])
+def test_a_missing_label_of_a_test_set_is_found_before_training(run_cfg, own_scenes, key):
     (own_scenes / "labels" / "val" / "0001.png").unlink()
-    run_cfg.DATASETS.TEST = (f"{own_scenes / 'scenes.yaml'}:val",)
+    run_cfg.DATASETS.TEST = ()
+    run_cfg.DATASETS[key] = (f"{own_scenes / 'scenes.yaml'}:val",)
     with pytest.raises(DataError, match=r"image\(s\) without label: .*labels/val for the stems 0001"):
         check_test_sets(run_cfg)
 
@@ -64,7 +66,7 @@ def test_a_test_set_without_labels_is_found_before_training(run_cfg, own_scenes)
     content["splits"]["pictures"] = {"images": "images/val", "labels": None}
     card.write_text(yaml.safe_dump(content))
     run_cfg.DATASETS.TEST = (f"{card}:pictures",)
-    with pytest.raises(DataError, match=r"scenes_pictures.* has no labels; DATASETS\.TEST needs"):
+    with pytest.raises(DataError, match=r"scenes_pictures.* has no labels; DATASETS\.TEST and DATASETS\.VAL need"):
         check_test_sets(run_cfg)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from same_state import assert_same
 
 from ovrs.backbones import WeightsError
+from ovrs.data import resolve_datasets
 from ovrs.engine import CheckpointStore, Trainer, TrainingDiverged, evaluate
 from ovrs.losses import BinaryCrossEntropy
 from ovrs.structures import IGNORE_LABEL
@@ -209,6 +210,15 @@ def test_training_goes_on_after_an_evaluation_as_if_there_was_none(run_cfg, tmp_
     assert_same(final_state(tmp_path / "without"), final_state(tmp_path / "with"))
     lines = (tmp_path / "with" / "metrics.json").read_text()
     assert "average/mIoU" in lines
+
+
+def test_evaluation_during_training_may_have_data_sets_of_its_own(run_cfg, scenes, tmp_path):
+    run_cfg.SOLVER.MAX_ITER, run_cfg.TEST.EVAL_PERIOD = 2, 1
+    run_cfg.DATASETS.VAL = (f"{scenes / 'scenes.yaml'}:train",)
+    trainer = train(run_cfg, tmp_path)
+    report = json.loads((tmp_path / "evaluation_0000001" / "report.json").read_text())
+    assert list(report["datasets"]) == resolve_datasets(run_cfg.DATASETS.VAL)
+    assert list(trainer.cfg.DATASETS.TEST) == list(run_cfg.DATASETS.TEST) != list(run_cfg.DATASETS.VAL)
 
 
 def test_a_run_killed_during_an_evaluation_repeats_it(run_cfg, tmp_path, monkeypatch):

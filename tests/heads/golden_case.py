@@ -59,10 +59,11 @@ def read_json(name: str) -> dict[str, Any]:
 
 
 def read_golden(model: str) -> dict[str, Any]:
-    """Read the arrays of ``golden/MODEL.npz``; ``meta`` is a dictionary."""
+    """Read the arrays of ``golden/MODEL.npz``; ``text`` is [T, C] and ``meta`` a dictionary."""
     with np.load(FOLDER / f"{model}.npz") as archive:
         arrays = dict(archive)
-    return arrays | {"meta": json.loads(str(arrays["meta"]))}
+    text = arrays["text"].reshape(-1, arrays["text"].shape[-1])
+    return arrays | {"text": text, "meta": json.loads(str(arrays["meta"]))}
 
 
 def without_numbers(cfg: CfgNode) -> OpenVocabSegmenter:
