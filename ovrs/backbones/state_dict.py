@@ -143,7 +143,12 @@ def _read_packed(path: Path, members: list[str]) -> Any:
 
 
 def load_strictly(
-    module: nn.Module, state: dict[str, Tensor], source: str, ignore: Sequence[str] = (), remedy: str = ""
+    module: nn.Module,
+    state: dict[str, Tensor],
+    source: str,
+    ignore: Sequence[str] = (),
+    remedy: str = "",
+    refuse_surplus: bool = False,
 ) -> None:
     """Fill every parameter and persistent buffer of ``module`` from ``state``.
 
@@ -153,9 +158,11 @@ def load_strictly(
         source: what to call ``state`` in messages, usually the file.
         ignore: name prefixes of surplus entries that are known and expected.
         remedy: last sentence of an error message.
+        refuse_surplus: whether other surplus entries are an error: a model of fewer layers than its checkpoint would
+            run without a word, and give other results. ``False`` reports them as a warning.
 
     Raises:
-        WeightsError: a tensor is missing or has another shape. Surplus tensors are reported as a warning.
+        WeightsError: a tensor is missing, has another shape, or is surplus where that is refused.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in state]
@@ -172,6 +179,9 @@ def load_strictly(
     if wrong:
         raise WeightsError(f"{source}: {len(wrong)} tensors do not fit: {'; '.join(wrong[:3])}. {remedy}".strip())
     surplus = [name for name in state if name not in own and not name.startswith(tuple(ignore))]
+    if surplus and refuse_surplus:
+        found = f"{len(surplus)} tensors have no place in the model, for example {surplus[:_SHOWN]}"
+        raise WeightsError(f"{source}: {found}. {remedy}".strip())
     if surplus:
         logger.warning("%s: %d tensors are not used, for example %s", source, len(surplus), surplus[:_SHOWN])
     module.load_state_dict({name: state[name] for name in own})

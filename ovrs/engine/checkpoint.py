@@ -33,7 +33,8 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     Raises:
         WeightsError: missing or damaged file, or one of another architecture.
     """
-    load_strictly(model, from_any_layout(read_state_dict(path)), str(path), remedy=OTHER_CONFIG)
+    state = from_any_layout(read_state_dict(path))
+    load_strictly(model, state, str(path), remedy=OTHER_CONFIG, refuse_surplus=True)
     logger.info("Weights loaded from %s.", path)
     return sha256_of_file(path)
 

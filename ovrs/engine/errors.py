@@ -39,14 +39,26 @@ USER_ERRORS = (
 def readable_errors() -> Iterator[None]:
     """End the process with one message and exit code 1 on an error that its user can mend.
 
-    Other errors are bugs and keep their traceback.
+    The message also goes to the log files. Other errors are bugs and keep their traceback.
     """
     try:
         yield
     except USER_ERRORS as error:
         message = _message(error)
-        logger.error(message)
+        _log_without_console(message)
         sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def _log_without_console(message: str) -> None:
+    """Log an error to all handlers but those of the console, where the end of the process says it anyway."""
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
+    console = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    source: logging.Logger | None = logger
+    while source is not None:
+        for handler in source.handlers:
+            if getattr(handler, "stream", None) not in console and record.levelno >= handler.level:
+                handler.handle(record)
+        source = source.parent if source.propagate else None
 
 
 def _message(error: Exception) -> str:

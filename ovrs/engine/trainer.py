@@ -128,7 +128,7 @@ class Trainer(TrainerBase):
 
     def _restore(self, path: Path) -> None:
         checkpoint = self.store.load(path)
-        load_strictly(self.model, checkpoint["model"], str(path), remedy=OTHER_CONFIG)
+        load_strictly(self.model, checkpoint["model"], str(path), remedy=OTHER_CONFIG, refuse_surplus=True)
         # Rates and decays are the configuration's, so that changing them on the way has an effect.
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         try:

@@ -16,6 +16,9 @@ from ovrs.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+_LOG_PERIOD = 20  # iterations; the trainer's
+_BINS = 20
+
 
 class Head(nn.Module, ABC):
     """Turns tower features into logits; knows neither towers nor data sets."""
@@ -48,11 +51,20 @@ def build_head(cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None, companion:
 
 
 def log_scalars(**values: Tensor) -> None:
-    """Put diagnostics of a head into the training log, every 20 iterations; elsewhere do nothing."""
-    if has_event_storage():
-        storage = get_event_storage()
-        if storage.iter % 20 == 0:
-            storage.put_scalars(**{name: float(value) for name, value in values.items()}, smoothing_hint=False)
+    """Put diagnostics of a head into the training log, as often as it is written; elsewhere do nothing."""
+    if _is_logged():
+        scalars = {name: float(value) for name, value in values.items()}
+        get_event_storage().put_scalars(**scalars, smoothing_hint=False)
+
+
+def log_histogram(name: str, values: Tensor) -> None:
+    """Put a histogram of values in 0..1 into the training log, likewise."""
+    if _is_logged():
+        get_event_storage().put_histogram(name, values.detach().float().cpu(), bins=_BINS)
+
+
+def _is_logged() -> bool:
+    return has_event_storage() and get_event_storage().iter % _LOG_PERIOD == 0
 
 
 def prompt_channels(cfg: CfgNode, prompt_fusion: str, key: str) -> int:

@@ -8,6 +8,7 @@ published: where the paper is silent, the choice is a key of ``MODEL.DR_SEG``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +22,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from ovrs.channel_ranking import ChannelRanking, channel_count
-from ovrs.heads.base import Head, log_scalars
+from ovrs.heads.base import Head, log_histogram, log_scalars
 from ovrs.heads.blocks.aggregator import EFFICIENT, AggregatorOptions, CostAggregator
 from ovrs.heads.blocks.channels import ChannelSplit
 from ovrs.heads.blocks.chunks import MAPS_PER_PASS, classes_per_pass, over_classes
@@ -37,6 +38,8 @@ from ovrs.heads.blocks.guided_decoder import (
     require_tower,
 )
 from ovrs.structures import FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
+
+logger = logging.getLogger(__name__)
 
 _KEY = "MODEL.DR_SEG"
 _ROTATIONS = 4
@@ -85,7 +88,9 @@ class ChannelOrder:
             raise ValueError(f"{_KEY}.SPSD.SELECT must be score, random or inverse, got {node.SELECT!r}.")
         if not node.ENABLED:
             return cls(torch.arange(channels), 0.0, source=f"none ({_KEY}.SPSD.ENABLED is off)")
-        wanted = node.FILE and not (checkpoint and not Path(node.FILE).exists())
+        wanted = node.FILE and (Path(node.FILE).exists() or not checkpoint)
+        if node.FILE and not wanted:
+            logger.info("%s.SPSD.FILE %s does not exist; the checkpoint brings the channel ranking.", _KEY, node.FILE)
         ranking = ChannelRanking.load(node.FILE, channels) if wanted else None
         rms = torch.from_numpy(ranking.channel_rms).float() if ranking else None
         if node.SELECT == "random":
@@ -274,6 +279,8 @@ class DRSegHead(Head):
                 gate, uncertainty = self.gate(cost)
                 refined = gate[:, None] * refined
                 self._log(uncertainty=uncertainty.mean(), gate=gate.mean())
+                if self.training:
+                    log_histogram("dr_seg/uncertainty", uncertainty)
             embedded.append(refined)
 
         chunk = classes_per_pass(self.class_chunk, len(image.dense), len(mean), MAPS_PER_PASS)

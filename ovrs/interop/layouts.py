@@ -158,7 +158,10 @@ def _efficient_rules() -> list[tuple[str, str]]:
         (f"{theirs}.spatial_fusion.sa.attention.*", f"{ours}.spatial.attn.*"),
         (f"{theirs}.spatial_fusion.sa.mlp.dwconv.dwconv.*", f"{ours}.spatial.mix.*"),
         (f"{theirs}.spatial_fusion.sa.*", f"{ours}.spatial.*"),
-        (f"{theirs}.class_fusion.sa.attention.*", f"{ours}.classes.*"),
+        *(
+            (f"{theirs}.class_fusion.sa.attention.{part}.*", f"{ours}.classes.{part}.*")
+            for part in ("q", "k", "v", "proj")
+        ),
         (f"{theirs}.class_fusion.sa.*", f"{ours}.classes.*"),
     ]
 

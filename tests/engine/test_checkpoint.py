@@ -94,8 +94,16 @@ def test_weights_in_the_official_layout_fill_our_model(tiny_cfg, tmp_path):
 def test_weights_of_another_architecture_name_tensor_shapes_and_remedy(tiny_cfg, tmp_path):
     torch.save(build_model(tiny_cfg).state_dict(), tmp_path / "other.pth")
     tiny_cfg.MODEL.GSNET.DECODER_DIMS = [48, 16]
-    with pytest.raises(WeightsError, match=r"other\.pth: .*head\.decoder\.0.* is \(.*the model's is \(.*config file"):
+    with pytest.raises(WeightsError, match=r"other\.pth: .*head\.decoder\.stages\.0.* is \(.*the model's is \(.*config file"):
         load_weights(build_model(tiny_cfg), tmp_path / "other.pth")
+
+
+def test_weights_of_a_deeper_model_are_refused(tiny_cfg, tmp_path):
+    tiny_cfg.MODEL.GSNET.NUM_LAYERS = 3
+    path = CheckpointStore(tmp_path).save("deep", {"model": build_model(tiny_cfg).state_dict()})
+    tiny_cfg.MODEL.GSNET.NUM_LAYERS = 2
+    with pytest.raises(WeightsError, match=r"deep\.pth: .* no place in the model.*aggregator\.layers\.2.*config file"):
+        load_weights(build_model(tiny_cfg), path)
 
 
 def test_missing_weights_name_the_path(tiny_cfg, tmp_path):

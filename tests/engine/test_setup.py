@@ -44,6 +44,30 @@ def test_an_error_of_the_user_ends_the_process_with_its_message(monkeypatch, cap
     assert caplog.messages == ["a.png is damaged; fetch it again."]
 
 
+@pytest.fixture
+def console_and_file(capsys, tmp_path, monkeypatch):
+    """End a process by an error under the given root handlers; return what was printed, and the log file."""
+    root = logging.getLogger()
+
+    def run(*handlers):
+        file = logging.FileHandler(tmp_path / "log.txt")
+        monkeypatch.setattr(root, "handlers", [*handlers, file] if handlers else [])
+        with pytest.raises(SystemExit), readable_errors():
+            raise DataError("a.png is damaged; fetch it again.")
+        file.close()
+        printed = capsys.readouterr()
+        return printed.out + printed.err, (tmp_path / "log.txt").read_text()
+
+    return run
+
+
+def test_the_message_is_printed_by_the_end_of_the_process_alone(console_and_file):
+    # what SystemExit carries is printed by the interpreter, so nothing else may print it
+    assert console_and_file() == ("", "")
+    handlers = logging.StreamHandler(sys.stderr), logging.StreamHandler(sys.stdout)
+    assert console_and_file(*handlers) == ("", "a.png is damaged; fetch it again.\n")
+
+
 def test_the_traceback_of_a_worker_process_is_left_out(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_net.py"])
     text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"

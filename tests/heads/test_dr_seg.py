@@ -412,6 +412,20 @@ def test_order_may_wait_for_a_checkpoint(cfg: CfgNode):
         assert torch.equal(waiting.eval()(*inputs), known.eval()(*inputs))
 
 
+def test_ranking_file_may_be_gone_where_a_checkpoint_brings_its_content(cfg: CfgNode, tmp_path: Path):
+    cfg.MODEL.DR_SEG.SPSD.FILE = str(tmp_path / "gone.npz")
+    cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = 0.0
+    with pytest.raises(RankingError, match=r"gone\.npz does not exist \(MODEL\.DR_SEG\.SPSD\.FILE\)"):
+        build_head(cfg, VLM, PRIOR)
+    cfg.MODEL.WEIGHTS = "model_final.pth"
+    head = build_head(cfg, VLM, PRIOR)
+    assert not head.channels.ranked
+    cfg.MODEL.DR_SEG.SPSD.SELECT, cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = "random", 1.0
+    known = build_head(cfg, VLM, PRIOR)
+    head.load_state_dict(known.state_dict())
+    assert torch.equal(head.channels.order, known.channels.order)
+
+
 # ---------------------------------------------------------------------- refusals
 
 

@@ -19,9 +19,11 @@ def ramp(height: int, width: int) -> torch.Tensor:
     return torch.stack([rows, columns, rows + columns])
 
 
-def at_full_size(images: list, sizes: list, classify: Callable, divisor: int) -> list[torch.Tensor]:
-    """The scores enlarged and without padding, all classes at once."""
-    maps = whole_image_scores(images, sizes, classify, divisor)
+def at_full_size(
+    images: list, sizes: list, classify: Callable, divisor: int, crop_padding: bool = True
+) -> list[torch.Tensor]:
+    """The scores enlarged and cut to the wanted size, all classes at once."""
+    maps = whole_image_scores(images, sizes, classify, divisor, crop_padding)
     return [enlarge(scores, full)[:, :h, :w] for (scores, full), (h, w) in zip(maps, sizes, strict=True)]
 
 
@@ -59,6 +61,23 @@ def test_padding_does_not_stretch_an_enlarged_result():
     assert scores.shape == (3, 80, 100)
     expected = F.interpolate(image[None], size=(80, 100), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(scores[:, :-2, :-2], expected[:, :-2, :-2])
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((30, 33), (60, 99)), ((40, 64), (40, 64)), ((1, 31), (20, 20))])
+def test_padding_that_stays_is_stretched_into_the_result(size: tuple[int, int], wanted: tuple[int, int]):
+    image = ramp(*size)
+    scores = at_full_size([image], [wanted], lambda images: images, 32, crop_padding=False)[0]
+    padded = F.pad(image, (0, -size[1] % 32, 0, -size[0] % 32))
+    expected = F.interpolate(padded[None], size=wanted, mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(scores, expected)
+    assert scores.min() < 100, "zeros of the padding belong to the result"
+
+
+@pytest.mark.parametrize("size", [(32, 64), (64, 64)])
+def test_fate_of_the_padding_does_not_matter_where_there_is_none(size: tuple[int, int]):
+    image = torch.rand(3, *size)
+    cut, kept = (at_full_size([image], [(50, 70)], coarse, 32, crop)[0] for crop in (True, False))
+    assert torch.equal(cut, kept)
 
 
 def test_each_image_has_its_own_size_and_pass():

@@ -103,7 +103,9 @@ def test_fused_attention_weights_are_split(tiny_model: OpenVocabSegmenter):
 def test_missing_tensor_is_named(tiny_model: OpenVocabSegmenter):
     state = official_checkpoint(tiny_model)
     del state["sem_seg_head.predictor.transformer.layers.1.attention.norm2.weight"]
-    with pytest.raises(WeightsError, match=r"my\.pth: 1 of .* missing.*head\.aggregator\.layers\.1\.classes\.norm2\.weight"):
+    with pytest.raises(
+        WeightsError, match=r"my\.pth: 1 of .* missing.*head\.aggregator\.layers\.1\.classes\.norm2\.weight"
+    ):
         load_strictly(tiny_model, from_any_layout(state), "my.pth")
 
 

@@ -72,6 +72,13 @@ def test_same_command_gives_the_same_file(rank):
     assert path.read_bytes() == first
 
 
+def test_ranking_goes_where_the_configuration_looks_for_it(run_tool, config, scenes, tmp_path):
+    place = tmp_path / "wanted.npz"
+    dataset = f"{scenes / 'scenes.yaml'}:train"
+    run_tool("rank_channels", "--config-file", config, "--dataset", dataset, "MODEL.DR_SEG.SPSD.FILE", place)
+    assert len(ChannelRanking.load(place).order) == CHANNELS
+
+
 def test_options_go_before_the_configuration(rank):
     options = (
         "--lambda",
@@ -156,7 +163,7 @@ def test_images_without_labels_end_in_a_message(refused, scenes, tmp_path):
         (("--lambda", 2), r"LAMBDA) must be in 0..1, got 2.0"),
         (("--purity", 3), "PURITY) must be in 0..1, got 3.0"),
         (("--weighting", "even"), "invalid choice: 'even'"),
-        (("--output", "ranking.txt"), "ranking.txt: the file's name must end in .npz"),
+        (("--output", "ranking.txt"), "'ranking.txt' (--output, or MODEL.DR_SEG.SPSD.FILE), must end in .npz"),
         (("MODEL.DR_SEG.SPSD.LAMDA", 1), "unknown key MODEL.DR_SEG.SPSD.LAMDA"),
     ],
 )

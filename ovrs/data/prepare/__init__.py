@@ -24,12 +24,15 @@ Writing a recipe:
     the key by which ``paired`` brings images and labels together, or refuses what stands alone.
     ``PairJob`` does the rest: reading, re-coding, cutting, dropping of empty windows, formats (from the suffixes
     of the card), atomic writing, checksums. Derive another job from ``Job`` where pairs need something else.
+    ``listed`` reads the authors' list files, and ``listed_splits`` those that are splits; ``drawn`` makes a choice
+    that the authors did not publish.
 
 2.  In the card: ``source.family``; ``source.source_colours`` (``"255,0,0": class`` or null for ignored, with
     ``source.colour_threshold`` for masks stored with loss) or ``source.original_to_index`` (255: ignored);
-    ``source.tiling``; ``source.split_ids`` or ``source.original_splits``; ``source.md5`` by archive name;
-    ``source.counts.<split>``: the pairs of a complete preparation. Ignored pixels are stored as the one value
-    that ``labels:`` lists as ignored, else as 255.
+    ``source.tiling``; ``source.split_ids`` (with ``other_ids``: the splits of what it does not name) or
+    ``source.original_splits``; ``source.md5`` by archive name; ``source.counts.<split>``: the pairs of a complete
+    preparation; ``<split>_originals``: the images that they are cut from. Ignored pixels are stored as the one
+    value that ``labels:`` lists as ignored, else as 255.
 
 3.  A test that writes a miniature of the authors' archives, prepares and loads it, and compares label arrays.
 
@@ -40,7 +43,8 @@ unique within a card. Every error is a :class:`~ovrs.data.DataError` that names 
 from ovrs.data.prepare.check import CheckReport, SplitReport, check
 from ovrs.data.prepare.jobs import Job, JobResult, PairJob, PairWriter
 from ovrs.data.prepare.labels import OriginalLabels, ignored_id
-from ovrs.data.prepare.recipe import Recipe, fact, splits_of_folder, splits_of_id
+from ovrs.data.prepare.lists import listed_splits, taken
+from ovrs.data.prepare.recipe import Recipe, drawn, fact, listed, splits_of_folder, splits_of_id
 from ovrs.data.prepare.recipes import RECIPES
 from ovrs.data.prepare.run import Summary, find_card, prepare, recipe_for
 from ovrs.data.prepare.sources import Member, Source, paired
@@ -62,12 +66,16 @@ __all__ = [
     "Tiling",
     "Window",
     "check",
+    "drawn",
     "fact",
     "find_card",
     "ignored_id",
+    "listed",
+    "listed_splits",
     "paired",
     "prepare",
     "recipe_for",
     "splits_of_folder",
     "splits_of_id",
+    "taken",
 ]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ovrs.data.card import DatasetCard, Split
 from ovrs.data.errors import DataError, shortened
 from ovrs.data.pairing import Record, list_records
-from ovrs.data.prepare.manifest import IGNORED, Manifest, expected_counts
+from ovrs.data.prepare.manifest import IGNORED, Manifest, surprises
 from ovrs.data.prepare.parallel import in_processes, usable_cores
 from ovrs.data.prepare.run import recipe_for
 from ovrs.data.reading import read_labels, read_size
@@ -103,7 +103,10 @@ def _check_split(card: DatasetCard, split: Split, out: Path, manifest: Manifest,
         report.problems += problems
     report.pixels = {card.display_names[index]: values[index] for index in card.labelled_classes}
     report.pixels[IGNORED] = values[IGNORE_LABEL]
-    _judge(report, card, split)
+    originals = manifest.originals() if manifest.results else {}
+    unexpected = surprises(card, {split.name: report.pairs}, originals)
+    report.doubts += [f"{text}; is the download complete?" for text in unexpected[split.name]]
+    _judge(report, card)
     return report
 
 
@@ -161,11 +164,8 @@ def _check_pair(
     return {int(index): int(counts[index]) for index in np.flatnonzero(counts)}, problems
 
 
-def _judge(report: SplitReport, card: DatasetCard, split: Split) -> None:
-    """Say what is unusual about the numbers."""
-    expected = expected_counts(card).get(split.name)
-    if expected is not None and report.pairs != expected:
-        report.doubts.append(f"{report.pairs} pairs, but {expected} were expected; is the download complete?")
+def _judge(report: SplitReport, card: DatasetCard) -> None:
+    """Say what is unusual about the shares of the classes."""
     shares = report.shares()
     if empty := [name for name, share in shares.items() if not share]:
         report.doubts.append(f"no pixel of {shortened(empty)}")

@@ -125,7 +125,7 @@ class PairJob(Job):
     def estimate(self, card: DatasetCard) -> tuple[int, int]:
         """Count the windows; with ``keep_empty`` off, some of them may be left out later."""
         height, width = read_size(self.image)
-        windows = self._windows(height, width)
+        windows = self.windows(height, width)
         pixels = sum((w.bottom - w.top) * (w.right - w.left) for w in windows)
         suffix = format_of(card.splits[self.splits[0]].image_suffix)
         return len(windows), int(pixels * (_BYTES_PER_PIXEL[suffix] + _LABEL_BYTES_PER_PIXEL))
@@ -136,30 +136,42 @@ class PairJob(Job):
         stored = self.encoding.read(self.labels)
         ignored = ignored_id(card)
         with open_image(self.image, self.bands) as image:
-            if stored.shape != (image.height, image.width):
-                raise DataError(
-                    f"{self.image} is {image.width} x {image.height} (width x height), but its labels {self.labels} "
-                    f"are {stored.shape[1]} x {stored.shape[0]}; replace the one that is wrong."
-                )
+            self.require_same_size(image, stored)
             copied = self.tiling is None and image.is_plain and self.image.suffix == writer.image_suffix
-            for window, pixels in _cut(image, self._windows(*stored.shape)):
+            names = self.windows(*stored.shape)
+            for window, pixels in _cut(image, names):
                 labels = _padded(stored[window.top : window.bottom, window.left : window.right], window, ignored)
                 if self.keep_empty or (labels != ignored).any():
-                    writer.write(self._name(window), self.image.read() if copied else pixels, labels)
+                    writer.write(names[window], self.image.read() if copied else pixels, labels)
         return writer.result
 
-    def _windows(self, height: int, width: int) -> list[Window]:
+    def require_same_size(self, image: Raster, labels: np.ndarray) -> None:
+        """Refuse an image whose labels, [H, W], have another size.
+
+        Raises:
+            DataError: they have.
+        """
+        if labels.shape != (image.height, image.width):
+            raise DataError(
+                f"{self.image} is {image.width} x {image.height} (width x height), but its labels {self.labels} "
+                f"are {labels.shape[1]} x {labels.shape[0]}; replace the one that is wrong."
+            )
+
+    def windows(self, height: int, width: int) -> dict[Window, str]:
+        """Return the windows over an image of this size, row by row, with the stems of their files.
+
+        Raises:
+            DataError: the image is not of a size that the windows fit.
+        """
         if self.tiling is None:
-            return [Window(0, height, 0, width)]
+            return {Window(0, height, 0, width): self.stem}
         try:
-            return self.tiling.windows(height, width)
+            windows = self.tiling.windows(height, width)
         except ValueError as error:
             raise DataError(
                 f"{self.image} is {width} x {height} (width x height): {error}. Is it the original?"
             ) from None
-
-    def _name(self, window: Window) -> str:
-        return self.stem if self.tiling is None else "_".join(map(str, (self.stem, *window)))
+        return {window: "_".join(map(str, (self.stem, *window))) for window in windows}
 
 
 class PairWriter:

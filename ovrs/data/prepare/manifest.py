@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,10 @@ class Manifest:
                 counts[split] += result.pairs
         return counts
 
+    def originals(self) -> dict[str, int]:
+        """Return the number of originals per split of the card, however many pairs they were cut into."""
+        return {split: sum(split in result.splits for result in self.results.values()) for split in self._card.splits}
+
     def pixels(self, split: str) -> dict[str, int]:
         """Return the number of pixels per class, and of those that are ignored."""
         values: Counter[int] = Counter()
@@ -186,6 +190,29 @@ def expected_counts(card: DatasetCard) -> dict[str, int]:
     """Return the pairs per split that ``source.counts`` of the card announces."""
     counts = card.source.get("counts", {})
     return {split: counts[split] for split in card.splits if isinstance(counts.get(split), int)}
+
+
+def surprises(card: DatasetCard, pairs: Mapping[str, int], originals: Mapping[str, int]) -> dict[str, list[str]]:
+    """Compare numbers per split with ``source.counts.<split>`` and ``source.counts.<split>_originals`` of a card.
+
+    Args:
+        card: the data set; what it does not count may be any number.
+        pairs: images with labels, as prepared.
+        originals: the authors' images that they were made from; splits of which that is not known are left out.
+
+    Returns:
+        {split: what is other than the card says, in words}.
+    """
+    counts = card.source.get("counts", {})
+    found: dict[str, list[str]] = {}
+    for split in card.splits:
+        numbers = ((pairs, split, "pairs"), (originals, f"{split}_originals", "original images"))
+        found[split] = [
+            f"{there[split]} {what}, but {counts[key]} were expected"
+            for there, key, what in numbers
+            if split in there and isinstance(counts.get(key), int) and there[split] != counts[key]
+        ]
+    return found
 
 
 def _result(content: dict) -> JobResult:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
+from ovrs.data.errors import DataError, shortened
 from ovrs.data.prepare.jobs import Job
 from ovrs.data.prepare.sources import Member, Source
 
@@ -52,14 +54,49 @@ def fact(card: DatasetCard, key: str, kind: type | tuple[type, ...]) -> Any:
     return value
 
 
+def listed(member: Member) -> list[str]:
+    """Return the names in a list file of the authors: one per line, without folders.
+
+    Raises:
+        DataError: no text, empty, or with a name twice.
+    """
+    try:
+        lines = member.read().decode("utf-8-sig").replace("\\", "/").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{member} is no text file; fetch it again.") from None
+    names = [line.strip().rpartition("/")[2] for line in lines if line.strip()]
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice or not names:
+        raise DataError(f"{member} lists {f'{shortened(twice)} twice' if twice else 'nothing'}; fetch it again.")
+    return names
+
+
+def drawn(names: Iterable[str], count: int, seed: int) -> frozenset[str]:
+    """Draw names by chance, the same ones everywhere and always.
+
+    The order is that of checksums, so neither a library's generator nor the other names decide about a name's rank.
+
+    Raises:
+        ValueError: there are fewer than ``count`` names.
+    """
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+    if count > len(ranked):
+        raise ValueError(f"{count} of {len(ranked)} names cannot be drawn")
+    return frozenset(ranked[:count])
+
+
 def splits_of_id(card: DatasetCard, name: str, member: Member) -> tuple[str, ...]:
     """Return the splits whose list in ``source.split_ids`` names a tile, a scene, a domain ...
 
+    What no list names belongs to ``source.other_ids``, where the card has that: some splits, or none.
+
     Raises:
-        DataError: no list does, so the file belongs to something else.
+        DataError: no list names it and the card does not expect others, so the file belongs to something else.
     """
     ids = fact(card, "split_ids", dict)
     splits = tuple(split for split in card.splits if name in ids.get(split, ()))
+    if not splits and "other_ids" in card.source:
+        return tuple(fact(card, "other_ids", list))
     if not splits:
         raise DataError(
             f"{member}: {name} is in no list of source.split_ids of {card.path}; leave the file out, or add it."
@@ -68,7 +105,7 @@ def splits_of_id(card: DatasetCard, name: str, member: Member) -> tuple[str, ...
 
 
 def splits_of_folder(card: DatasetCard, name: str) -> tuple[str, ...]:
-    """Return the splits that get what lies in one of the authors' folders, by ``source.original_splits``.
+    """Return the splits that get what one of the authors' folders or lists holds, by ``source.original_splits``.
 
     Raises:
         DataError: the card does not list the folder.

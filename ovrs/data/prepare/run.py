@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ovrs.data.card import DatasetCard
 from ovrs.data.errors import DataError, nearest, shortened
 from ovrs.data.prepare.jobs import Job, JobResult
-from ovrs.data.prepare.manifest import Manifest, expected_counts
+from ovrs.data.prepare.manifest import IGNORED, Manifest, surprises
 from ovrs.data.prepare.parallel import in_processes, usable_cores
 from ovrs.data.prepare.recipe import Recipe
 from ovrs.data.prepare.recipes import RECIPES
@@ -37,7 +37,8 @@ class Summary:
         card: name of the data set.
         out: what its folders start from.
         counts: pairs per split, on disk now (``dry_run``: after a real run, at most).
-        expected: pairs per split that the card announces.
+        surprises: one line for every number of a split that is another than the card announces.
+        ignored: share of ignored pixels per split, of what is on disk.
         jobs: original images that were planned.
         done: how many of them needed no work.
         bytes: about what the rest takes, or took, on disk.
@@ -48,25 +49,20 @@ class Summary:
     card: str
     out: Path
     counts: dict[str, int]
-    expected: dict[str, int]
+    surprises: tuple[str, ...]
+    ignored: dict[str, float]
     jobs: int
     done: int
     bytes: int
     dry_run: bool
     manifest: Path
 
-    @property
-    def surprises(self) -> list[str]:
-        """One line per split that is larger or smaller than the card announces."""
-        return [
-            f"{self.card}_{split}: {self.counts[split]} pairs, but {expected} were expected"
-            for split, expected in self.expected.items()
-            if self.counts[split] != expected
-        ]
-
     def __str__(self) -> str:
-        verb = "would be" if self.dry_run else "are"
-        lines = [f"{self.card}_{split}: {count} pairs {verb} in {self.out}" for split, count in self.counts.items()]
+        lines = []
+        for split, count in self.counts.items():
+            verb = "would be" if self.dry_run else "are"
+            ignored = "" if self.dry_run else f" ({self.ignored[split]:.1%} of their pixels are ignored)"
+            lines.append(f"{self.card}_{split}: {count} pairs {verb} in {self.out}{ignored}")
         work = self.jobs - self.done
         if not work:
             lines.append(f"Nothing to write: all {self.jobs} originals were prepared before.")
@@ -157,16 +153,17 @@ def prepare(
             manifest.archives.update(path.name for path in source.archives)
         if manifest.is_open and not dry_run:
             manifest.save()
-    counts = manifest.counts()
     if dry_run:
         for job, pairs, _ in sizes:
-            for split in job.splits:
-                counts[split] += pairs
+            manifest.results[job.stem] = JobResult(job.stem, job.splits, job.sources, pairs)
+    counts, pixels = manifest.counts(), {split: manifest.pixels(split) for split in card.splits}
+    unexpected = surprises(card, counts, manifest.originals())
     summary = Summary(
         card.name,
         out,
         counts,
-        expected_counts(card),
+        tuple(f"{card.name}_{split}: {text}" for split, texts in unexpected.items() for text in texts),
+        {split: found[IGNORED] / max(sum(found.values()), 1) for split, found in pixels.items()},
         len(jobs),
         len(jobs) - len(pending),
         needed,
@@ -182,6 +179,8 @@ def prepare(
 
 def _planned(recipe: Recipe, source: Source, card: DatasetCard) -> list[Job]:
     jobs = list(recipe.jobs(source, card))
+    if not jobs:
+        raise DataError(f"{source} holds nothing that belongs to {card.name}; fetch {recipe.download}.")
     stems = [job.stem for job in jobs]
     if len(set(stems)) < len(stems):
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})

@@ -143,5 +143,5 @@ def test_false_colour_images_are_not_taken(make, prepared):
 def test_images_without_any_labels_are_refused(archives, prepared):
     folder = archives()
     (folder / "5_Labels_all.zip").unlink()
-    with pytest.raises(DataError, match=r"holds no file like 'top_potsdam_2_10_label_noBoundary\.tif'"):
+    with pytest.raises(DataError, match=r"holds no file like 'top_potsdam_2_10_label\.tif'"):
         prepared(card_of("gsnet_potsdam_5"), folder)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 from ovrs.data.card import DatasetCard
 from ovrs.data.prepare.jobs import PairJob
 from ovrs.data.prepare.labels import OriginalLabels
-from ovrs.data.prepare.recipe import Recipe, fact, splits_of_id
-from ovrs.data.prepare.sources import Key, Member, Source, paired
+from ovrs.data.prepare.recipe import Recipe, splits_of_id
+from ovrs.data.prepare.recipes.isprs import labels_of_set
+from ovrs.data.prepare.sources import Source, paired
 from ovrs.data.prepare.tiling import Tiling
 
-logger = logging.getLogger(__name__)
-
-_LABEL_SETS = ("label", "label_noBoundary")
+_LABEL_SETS = {
+    "label": (r"top_potsdam_(\d+_\d+)_label\.tif", "top_potsdam_2_10_label.tif"),
+    "label_noBoundary": (r"top_potsdam_(\d+_\d+)_label_noBoundary\.tif", "top_potsdam_2_10_label_noBoundary.tif"),
+}
 
 
 class Potsdam(Recipe):
@@ -35,19 +36,6 @@ class Potsdam(Recipe):
         if not images:  # the first three bands of the four are the same picture
             images = source.find(r"top_potsdam_(\d+_\d+)_RGBIR\.tif", example)
         encoding, tiling = OriginalLabels.of_card(card), Tiling.of_card(card)
-        for tile, image, labels in paired(images, self._labels(source, card)):
+        for tile, image, labels in paired(images, labels_of_set(source, card, _LABEL_SETS)):
             splits = splits_of_id(card, tile, image)
             yield PairJob(f"potsdam_{tile}", splits, image, labels, encoding, tiling)
-
-    @staticmethod
-    def _labels(source: Source, card: DatasetCard) -> dict[Key, Member]:
-        wanted = fact(card, "label_set", str)
-        for label_set in sorted(_LABEL_SETS, key=lambda name: name != wanted):
-            example = f"top_potsdam_2_10_{label_set}.tif"
-            pattern = rf"top_potsdam_(\d+_\d+)_{label_set}\.tif"
-            if labels := source.find(pattern, example, optional=label_set == wanted):
-                break
-        if label_set != wanted:
-            text = "%s wants labels called ..._%s.tif; the source has only ..._%s.tif, so these are taken."
-            logger.warning(text, card.name, wanted, label_set)
-        return labels
