@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from peak_memory import PeakMemory
+from records import picture, training_record
 
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.vocabulary import VocabularyError
@@ -34,18 +35,6 @@ def build(cfg: CfgNode, **overrides: object) -> OpenVocabSegmenter:
             node = node[name]
         node[path[-1]] = value
     return OpenVocabSegmenter(cfg).eval()
-
-
-def picture(height: int = 32, width: int = 32, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, 4, 5, generator=generator) * 255
-    return F.interpolate(coarse, size=(height, width), mode="bicubic")[0].clamp(0, 255).to(torch.uint8)
-
-
-def training_record(seed: int = 0, size: tuple[int, int] = (32, 32), classes: list[str] = TWO) -> dict:
-    labels = torch.randint(0, len(classes), size, generator=torch.Generator().manual_seed(seed))
-    labels[:3] = 255
-    return {"image": picture(*size, seed), "sem_seg": labels, "vocabulary": classes}
 
 
 @torch.no_grad()
@@ -236,7 +225,7 @@ def test_prior_is_not_run_where_the_head_does_not_ask(tiny_cfg: CfgNode):
 
 def test_loss_is_the_criterion_of_the_padded_batch(tiny_cfg: CfgNode):
     model = build(tiny_cfg)
-    records = [training_record(0, (32, 32)), training_record(1, (20, 28))]
+    records = [training_record(TWO, 0, (32, 32)), training_record(TWO, 1, (20, 28))]
     loss = loss_of(model, *records)
 
     images, labels = torch.zeros(2, 3, 32, 32), torch.full((2, 32, 32), 255)
@@ -251,7 +240,7 @@ def test_loss_is_the_criterion_of_the_padded_batch(tiny_cfg: CfgNode):
 
 def test_loss_of_several_vocabularies_is_the_mean_over_images(tiny_cfg: CfgNode):
     model = build(tiny_cfg)
-    records = [training_record(0), training_record(1, classes=THREE), training_record(2)]
+    records = [training_record(TWO, 0), training_record(THREE, 1), training_record(TWO, 2)]
     two, three = loss_of(model, records[0], records[2]), loss_of(model, records[1])
     assert abs(two - three) > 1e-4
     torch.testing.assert_close(loss_of(model, *records), (2 * two + three) / 3)
@@ -259,7 +248,7 @@ def test_loss_of_several_vocabularies_is_the_mean_over_images(tiny_cfg: CfgNode)
 
 def test_gradients_reach_exactly_what_trains(tiny_cfg: CfgNode):
     model = build(tiny_cfg)
-    loss_of(model, training_record()).backward()
+    loss_of(model, training_record(TWO)).backward()
     with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     # The value-only last block never reads its query weight.
@@ -273,7 +262,7 @@ def test_frozen_towers_get_no_graph(tiny_cfg: CfgNode):
     model = build(tiny_cfg, MODEL__VLM__FINETUNE_IMAGE="frozen", MODEL__VLM__FINETUNE_TEXT="frozen")
     seen = []
     model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
-    loss_of(model, training_record()).backward()
+    loss_of(model, training_record(TWO)).backward()
     image, text, prior = seen[0]
     features = [image.dense, *image.blocks.values(), text.embeddings, prior.dense, *prior.blocks.values()]
     assert len(features) == 7
@@ -295,13 +284,13 @@ def test_training_goes_on_after_an_evaluation(tiny_cfg: CfgNode, finetune: str):
     tiny_cfg.MODEL.VLM.FINETUNE_TEXT = tiny_cfg.MODEL.VLM.FINETUNE_IMAGE = finetune
     tiny_cfg.MODEL.GSNET.NUM_HEADS = 1
     fresh = build(tiny_cfg)
-    expected = loss_of(fresh, training_record()).item()
+    expected = loss_of(fresh, training_record(TWO)).item()
     fresh.eval()
     with torch.inference_mode():
         before = fresh([{"image": picture(), "vocabulary": TWO}])[0]["scores"].clone()
 
     optimizer = torch.optim.SGD([p for p in fresh.parameters() if p.requires_grad], lr=0.5)
-    loss = loss_of(fresh, training_record())
+    loss = loss_of(fresh, training_record(TWO))
     assert loss.item() == pytest.approx(expected)
     loss.backward()
     optimizer.step()
@@ -334,7 +323,7 @@ def test_bf16_trains_and_stays_close_to_fp32(tiny_cfg: CfgNode, room: str):
     assert scores[1].dtype == torch.float32
     assert 0 < (scores[0] - scores[1]).abs().max() < 0.02
 
-    losses = [loss_of(model, training_record()) for model in (exact, rounded)]
+    losses = [loss_of(model, training_record(TWO)) for model in (exact, rounded)]
     assert losses[1].dtype == torch.float32
     torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0.0)
     losses[1].backward()

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
+from records import picture, training_record
 
 from ovrs.backbones.state_dict import WeightsError
 from ovrs.channel_ranking import ChannelRanking, RankingError
@@ -51,20 +52,13 @@ def cfg(request: pytest.FixtureRequest) -> CfgNode:
     return request.getfixturevalue(request.param)
 
 
-def picture(height: int = 32, width: int = 32, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, 4, 5, generator=generator) * 255
-    return F.interpolate(coarse, size=(height, width), mode="bicubic")[0].clamp(0, 255).to(torch.uint8)
-
-
 def segment(model: OpenVocabSegmenter, **record: object) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         return model.eval()([{"vocabulary": THREE, **record}])[0]
 
 
 def loss_of(model: OpenVocabSegmenter) -> torch.Tensor:
-    labels = torch.randint(0, 3, (32, 32), generator=torch.Generator().manual_seed(0))
-    return model.train()([{"image": picture(), "sem_seg": labels, "vocabulary": THREE}])["loss_sem_seg"]
+    return model.train()([training_record(THREE)])["loss_sem_seg"]
 
 
 def head_inputs(model: OpenVocabSegmenter, images: torch.Tensor) -> tuple[ImageFeatures, PriorFeatures]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 from family_reference import naive_dr_seg, naive_refined
 from head_checks import (
@@ -22,16 +18,13 @@ from head_checks import (
     assert_gradients_equal,
     assert_trains_all_it_has,
 )
-from head_inputs import COMPANION, PRIOR, VLM, dr_seg_options, random_inputs, small_dr_seg
+from head_inputs import COMPANION, dr_seg_options, random_inputs, small_dr_seg
 from torch import nn
 
-from ovrs.channel_ranking import ChannelRanking, RankingError
-from ovrs.config import get_cfg
-from ovrs.heads import DRSegHead, build_head
+from ovrs.heads import DRSegHead
 from ovrs.heads.blocks.aggregator import EFFICIENT
 from ovrs.heads.blocks.cost_volume import cosine_cost, rotation_cost
-from ovrs.heads.blocks.graph import GraphOptions
-from ovrs.heads.dr_seg import ChannelOrder, FusionOptions
+from ovrs.heads.dr_seg import ChannelOrder
 from ovrs.structures import FeatureRequest, PriorFeatures, TowerSpec
 
 ALL = FeatureRequest((1, 3), (5,), True, (), True)
@@ -298,134 +291,6 @@ def test_head_has_the_published_number_of_parameters(vlm: TowerSpec, layers: int
     assert head.request().prior_blocks == (23,)
 
 
-# ---------------------------------------------------------------------- configuration
-
-
-@pytest.fixture
-def cfg(tiny_cfg: CfgNode) -> CfgNode:
-    tiny_cfg.MODEL.SEM_SEG_HEAD.NAME = "DRSegHead"
-    return tiny_cfg
-
-
-def build(cfg: CfgNode, companion: TowerSpec | None = None) -> DRSegHead:
-    with torch.device("meta"):
-        return build_head(cfg, VLM, PRIOR, companion)
-
-
-@pytest.fixture
-def ranking(tmp_path: Path) -> Iterator[ChannelRanking]:
-    """A ranking of VLM's 16 channels whose lambda of 0.9 gives another order than 0.3."""
-    generator = np.random.default_rng(0)
-    mean = generator.normal(size=(5, 16))
-    ranking = ChannelRanking.from_class_means(
-        mean, np.abs(generator.normal(size=(5, 16))), np.full(5, 9), generator.uniform(0.5, 2, 16), lam=0.3
-    )
-    assert not np.array_equal(ranking.order, ranking.reranked(0.9).order)
-    ranking.save(tmp_path / "a ranking.npz")
-    return ranking
-
-
-def test_configuration_reaches_the_head(cfg: CfgNode):
-    node = cfg.MODEL.DR_SEG
-    node.SPSD.SELECT, node.SPSD.RHO = "random", 0.25
-    node.PDGR.TOPK, node.PDGR.N_LAYERS, node.PDGR.DEGREE, node.PDGR.LN_GAMMA_INIT = 11, 3, "col", 0.5
-    node.FUSION.UNC_TAU, node.FUSION.UNC_DETACH, node.FUSION.ORI_AGG = 0.05, False, "mean"
-    node.FUSION.MS_KERNELS, node.FUSION.HEAD_KERNEL, node.FUSION.EMBED_ACT = [3, 5], 1, "sigmoid"
-    node.PRIOR_BLOCK, node.PRIOR_ALIGN, node.USE_PRIOR_TAPS, node.USE_COMPANION_TAPS = 2, "conv", True, True
-    node.NUM_LAYERS, node.VLM_BLOCKS, node.PRIOR_BLOCKS, node.COMPANION_BLOCKS = 4, [0, 2], [1, 4], [2, 3]
-    cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = 7
-    head = build(cfg, COMPANION)
-    assert head.request() == FeatureRequest((0, 2), (1, 4, 2), True, (2, 3), True)
-    assert head.channels.semantic == 4
-    assert (head.rectify.options.topk, head.rectify.options.degree, len(head.rectify.layers)) == (11, "col", 3)
-    assert isinstance(head.align, nn.Conv2d)
-    assert (head.gate.tau, head.gate.detach, head.mean_rotations, head.class_chunk) == (0.05, False, True, 7)
-    assert [scale.kernel_size[0] for scale in head.fusion.scales] == [3, 5]
-    assert (head.fusion.fuse.kernel_size, head.fusion.activation) == ((1, 1), torch.sigmoid)
-    assert len(head.aggregator.layers) == 4
-
-    node.PDGR.ENABLED, node.FUSION.TYPE, node.USE_ROTATION = False, "ori_only", False
-    node.USE_PRIOR_TAPS = node.USE_COMPANION_TAPS = False
-    assert build(cfg).request() == FeatureRequest((0, 2))
-
-
-def test_defaults_of_the_class_are_those_of_the_configuration():
-    cfg = get_cfg()
-    cfg.MODEL.SEM_SEG_HEAD.NAME = "DRSegHead"
-    cfg.MODEL.DR_SEG.SPSD.ENABLED = False  # the only key that a file or a choice must fill
-    towers = {"vlm": TowerSpec(768, 12, 16, 384, 512), "prior": TowerSpec(1024, 24, 16, 384)}
-    with torch.device("meta"):
-        by_class = DRSegHead(**towers, channels=ChannelOrder(torch.arange(512), 0.0))
-        by_config = build_head(cfg, *towers.values())
-    assert repr(by_class) == repr(by_config)
-    assert by_class.request() == by_config.request() == FeatureRequest((3, 7), (23,), True, (), True)
-    assert by_class.rectify.options == by_config.rectify.options == GraphOptions()
-    assert FusionOptions.from_node(cfg.MODEL.DR_SEG.FUSION) == replace(FusionOptions(), ms_kernels=[3, 5, 7])
-
-
-@pytest.mark.parametrize("lam", [0.3, 0.9])
-@pytest.mark.parametrize("select", ["score", "inverse"])
-def test_order_comes_from_the_ranking_file(
-    cfg: CfgNode, tmp_path: Path, ranking: ChannelRanking, lam: float, select: str
-):
-    node = cfg.MODEL.DR_SEG.SPSD
-    node.FILE, node.LAMBDA, node.SELECT = str(tmp_path / "a ranking.npz"), lam, select
-    order = ranking.reranked(lam).order
-    expected = order[::-1] if select == "inverse" else order
-    assert ChannelOrder.from_node(node, 16).order.tolist() == expected.tolist()
-    head = build_head(cfg, VLM, PRIOR)
-    assert head.channels.order.tolist() == expected.tolist()
-    assert head.channels.semantic == 8
-
-    cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = 0.0
-    scale = build_head(cfg, VLM, PRIOR).rectify.norm.weight.detach().numpy()
-    assert scale == pytest.approx(ranking.channel_rms[expected[8:]].mean())
-
-
-def test_random_order_needs_no_file_and_is_always_the_same(cfg: CfgNode):
-    cfg.MODEL.DR_SEG.SPSD.SELECT = "random"
-    orders = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        orders.append(build_head(cfg, VLM, PRIOR).channels.order.tolist())
-    assert orders[0] == orders[1] != list(range(16))
-    assert sorted(orders[0]) == list(range(16))
-
-
-def test_without_decoupling_every_channel_is_structural(cfg: CfgNode):
-    cfg.MODEL.DR_SEG.SPSD.ENABLED = False
-    head = build_head(cfg, VLM, PRIOR)
-    assert head.channels.semantic == 0
-    assert head.channels.order.tolist() == list(range(16))
-    assert head.rectify.norm.normalized_shape == (16,)
-
-
-def test_order_may_wait_for_a_checkpoint(cfg: CfgNode):
-    waiting = build_head(cfg, VLM, PRIOR)
-    with pytest.raises(RankingError, match=r"SPSD\.FILE is empty and no checkpoint"):
-        waiting(*random_inputs(waiting))
-    cfg.MODEL.DR_SEG.SPSD.SELECT = "random"
-    known = build_head(cfg, VLM, PRIOR)
-    waiting.load_state_dict(known.state_dict())
-    inputs = random_inputs(known)
-    with torch.no_grad():
-        assert torch.equal(waiting.eval()(*inputs), known.eval()(*inputs))
-
-
-def test_ranking_file_may_be_gone_where_a_checkpoint_brings_its_content(cfg: CfgNode, tmp_path: Path):
-    cfg.MODEL.DR_SEG.SPSD.FILE = str(tmp_path / "gone.npz")
-    cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = 0.0
-    with pytest.raises(RankingError, match=r"gone\.npz does not exist \(MODEL\.DR_SEG\.SPSD\.FILE\)"):
-        build_head(cfg, VLM, PRIOR)
-    cfg.MODEL.WEIGHTS = "model_final.pth"
-    head = build_head(cfg, VLM, PRIOR)
-    assert not head.channels.ranked
-    cfg.MODEL.DR_SEG.SPSD.SELECT, cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = "random", 1.0
-    known = build_head(cfg, VLM, PRIOR)
-    head.load_state_dict(known.state_dict())
-    assert torch.equal(head.channels.order, known.channels.order)
-
-
 # ---------------------------------------------------------------------- refusals
 
 
@@ -455,15 +320,3 @@ def test_ranking_file_may_be_gone_where_a_checkpoint_brings_its_content(cfg: Cfg
 def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
         DRSegHead(**dr_seg_options(**options))
-
-
-def test_unknown_selection_is_refused(cfg: CfgNode):
-    cfg.MODEL.DR_SEG.SPSD.SELECT = "best"
-    with pytest.raises(ValueError, match=r"DR_SEG\.SPSD\.SELECT must be score, random or inverse, got 'best'"):
-        build(cfg)
-
-
-def test_ranking_of_another_joint_space_is_refused(cfg: CfgNode, tmp_path: Path, ranking: ChannelRanking):
-    cfg.MODEL.DR_SEG.SPSD.FILE = str(tmp_path / "a ranking.npz")
-    with pytest.raises(RankingError, match=r"a ranking\.npz is of 16 channels .*MODEL\.VLM has 24"):
-        build_head(cfg, replace(VLM, joint_dim=24), PRIOR)
