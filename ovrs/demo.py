@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,9 @@ from ovrs.data import read_labels, resolve_datasets
 from ovrs.data.synthetic import write_scenes
 from ovrs.evaluation.chance import chance_miou
 from ovrs.evaluation.report import JSON_NAME
-from ovrs.files import replacing
 from ovrs.ranking import rank_channels
 
 TRAIN_NET = Path(__file__).resolve().parent.parent / "train_net.py"
-_TIMES = "demo_time.json"
 
 
 class DemoFailed(RuntimeError):
@@ -84,17 +81,10 @@ def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, over
             rank_channels(cfg, scenes.train).save(ranking)
         words = ["MODEL.DR_SEG.SPSD.FILE", str(ranking), *words]
 
-    start = time.perf_counter()
     command = [sys.executable, str(TRAIN_NET), "--config-file", str(config_file), "--resume", *words]
     if subprocess.run(command).returncode:
         raise DemoFailed(f"training {config_file} failed; the message is above.")
-    _add_time(run, time.perf_counter() - start)
     return run
-
-
-def minutes(run: Path) -> float:
-    """Return how long training and evaluation of a run took, interruptions left out."""
-    return json.loads((run / _TIMES).read_text(encoding="utf-8"))["seconds"] / 60
 
 
 def report_of(run: Path) -> dict:
@@ -105,10 +95,3 @@ def report_of(run: Path) -> dict:
 def _needs_ranking(cfg: CfgNode) -> bool:
     spsd = cfg.MODEL.DR_SEG.SPSD
     return cfg.MODEL.SEM_SEG_HEAD.NAME == "DRSegHead" and spsd.ENABLED and spsd.SELECT != "random"
-
-
-def _add_time(run: Path, seconds: float) -> None:
-    file = run / _TIMES
-    before = minutes(run) * 60 if file.exists() else 0.0
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps({"seconds": before + seconds}), encoding="utf-8")

@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from ovrs import Predictor
 from ovrs.data.synthetic import CLASSES
-from ovrs.demo import DemoFailed, DemoScenes, minutes, report_of, train_on_scenes
+from ovrs.demo import DemoFailed, DemoScenes, report_of, train_on_scenes
 from ovrs.engine import readable_errors
 from ovrs.files import replacing
 
@@ -81,13 +81,12 @@ def print_comparison(runs: list[Path], scenes: DemoScenes, output: Path) -> None
                 "mIoU, renamed": figures[renamed]["mIoU"],
                 "pixel accuracy, trained words": figures[seen]["aACC"],
                 "head, parameters": sum(parameter.numel() for parameter in head.parameters()),
-                "training, minutes": minutes(run),
                 "inference time, relative": seconds[run.name] / seconds[runs[0].name],
             }
         )
     chance = scenes.chance()
     rows.append({"model": "chance", "mIoU, trained words": chance, "mIoU, renamed": chance})
-    formats = ("", ".1f", ".1f", ".1f", ",.0f", ".1f", ".2f")
+    formats = ("", ".1f", ".1f", ".1f", "", ".2f")
     table = tabulate(rows, headers="keys", floatfmt=formats, intfmt=",", tablefmt="github")
     for name, text in (("comparison.md", table + "\n"), ("comparison.json", json.dumps(rows, indent=1) + "\n")):
         with replacing(output / name) as temporary:
