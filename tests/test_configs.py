@@ -12,6 +12,7 @@ import ovrs.segmenter
 from ovrs.backbones import CATALOGUE, build_prior, build_vlm
 from ovrs.backbones.weights import choose_activation, find_entry
 from ovrs.config import load_config
+from ovrs.data import built_in_cards
 from ovrs.segmenter import OpenVocabSegmenter
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -68,3 +69,10 @@ def test_shipped_configuration_names_weights_that_fit(shipped):
     entry = find_entry(vlm.WEIGHTS, vlm.ARCH, "MODEL.VLM")
     assert choose_activation(vlm.ACTIVATION, vlm.WEIGHTS, entry, "gelu") in ("gelu", "quick_gelu")
     find_entry(prior.WEIGHTS, prior.ARCH, "MODEL.PRIOR")
+
+
+def test_shipped_configuration_names_known_data_sets(shipped):
+    known = {f"{card.name}_{split}" for card in built_in_cards() for split in card.splits}
+    known |= {alias for card in built_in_cards() for alias in card.aliases}
+    wanted = {name for key in ("TRAIN", "TEST", "VAL") for name in shipped.DATASETS[key]}
+    assert {name for name in wanted if not name.startswith("output/demo/scenes/")} <= known
