@@ -136,8 +136,11 @@ def _compare_files(report: SplitReport, split: Split, out: Path, manifest: Manif
     if missing := sorted(written.keys() - there):
         report.problems.append(f"{len(missing)} file(s) are missing: {shortened(missing)}; run the preparation again")
     others = {path for result in manifest.results.values() for path in result.files}
-    extra = sorted(there - others)
-    if extra and not split.allow_unpaired_labels:
+    own = {manifest.path.relative_to(out).as_posix()}  # beside the images where these lie in the first folder
+    extra = sorted(there - others - own)
+    if split.allow_unpaired_labels:  # a folder that several data sets share
+        extra = [path for path in extra if path.rpartition("/")[0] != split.labels]
+    if extra:
         report.problems.append(
             f"{len(extra)} file(s) were not written by the preparation: {shortened(extra)}; remove them"
         )

@@ -203,9 +203,8 @@ class PairWriter:
         content = encoded(labels, format_of(first.label_suffix))
         self._store(content, [f"{split.labels}/{stem}{split.label_suffix}" for split in self._splits])
         self.result.pairs += 1
-        counts = np.bincount(labels.ravel(), minlength=256)
         values = Counter(self.result.values)
-        values.update({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
+        values.update(pixels_per_id(labels))
         self.result.values = dict(sorted(values.items()))
 
     def _store(self, content: bytes, paths: list[str]) -> None:
@@ -216,6 +215,12 @@ class PairWriter:
             with replacing(self._out / path) as temporary:
                 link_or_copy(self._out / paths[0], temporary)
         self.result.files.update(dict.fromkeys(paths, entry))
+
+
+def pixels_per_id(labels: np.ndarray) -> dict[int, int]:
+    """Return {id: pixels} of uint8 labels, for the ids that occur."""
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
 def format_of(suffix: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ovrs.data.card import DatasetCard
 from ovrs.data.errors import DataError
@@ -44,13 +44,25 @@ class Tiling:
         Raises:
             DataError: missing, or values that make no grid.
         """
-        facts = card.source.get("tiling")
+        return cls.of_facts(card.source.get("tiling"), f"{card.path}: source.tiling")
+
+    @classmethod
+    def of_facts(cls, facts: Any, where: str) -> Tiling:
+        """Read a mapping of size, stride and edge.
+
+        Args:
+            facts: the mapping.
+            where: file and key, for messages.
+
+        Raises:
+            DataError: no mapping, or values that make no grid.
+        """
         if not isinstance(facts, dict):
-            raise DataError(f"{card.path}: source.tiling is missing; give size, stride and edge.")
+            raise DataError(f"{where} is missing; give size, stride and edge.")
         size, stride, edge = (facts.get(key) for key in ("size", "stride", "edge"))
         if type(size) is not int or type(stride) is not int or not 1 <= stride <= size or edge not in EDGES:
             raise DataError(
-                f"{card.path}: source.tiling needs 1 <= stride <= size and an edge out of {', '.join(EDGES)}; "
+                f"{where} needs 1 <= stride <= size and an edge out of {', '.join(EDGES)}; "
                 f"found size {size!r}, stride {stride!r}, edge {edge!r}."
             )
         return cls(size, stride, edge)

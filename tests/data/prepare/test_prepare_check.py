@@ -47,6 +47,17 @@ def test_pixels_are_those_of_the_labels(done):
     assert "(ignored)" not in train.shares()
 
 
+@pytest.mark.parametrize("prepared_here", [True, False])
+def test_number_of_originals_is_doubted_where_it_is_known(done, prepared_here):
+    if not prepared_here:
+        (done / "LoveDA_512/manifest-hg_loveda_6.json").unlink()
+    (train, val) = check(card_of("hg_loveda_6", counts={"train_originals": 5}), done, workers=1).splits
+    doubts = [doubt for doubt in train.doubts if "original images" in doubt]
+    expected = ["2 original images, but 5 were expected; is the download complete?"]
+    assert doubts == (expected if prepared_here else [])
+    assert not [doubt for doubt in val.doubts if "original images" in doubt]
+
+
 def test_exchanged_classes_are_found(done):
     exchange = np.array([0, 2, 1, 3, 4, 5, 6], np.uint8)
     relabelled(done / LABELS, lambda labels: exchange[labels])

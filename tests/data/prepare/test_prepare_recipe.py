@@ -1,9 +1,10 @@
 """What recipes share: list files of the authors, and choices that nobody published."""
 
 import pytest
+from miniatures import card_of
 
 from ovrs.data import DataError
-from ovrs.data.prepare import Source, drawn, listed
+from ovrs.data.prepare import Source, drawn, listed, splits_of_id
 
 
 @pytest.fixture
@@ -50,3 +51,15 @@ def test_drawing_fewer_names_takes_some_of_those_drawn_before():
 def test_more_names_than_there_are_cannot_be_drawn():
     with pytest.raises(ValueError, match="3 of 2 names"):
         drawn(["a", "b"], 3, seed=0)
+
+
+@pytest.mark.parametrize("others", [["val"], []])
+def test_what_no_list_names_goes_where_the_card_says(member, others):
+    card = card_of("hg_potsdam_5", split_ids={"train": ["a"], "val": ["b"]}, other_ids=others)
+    assert splits_of_id(card, "a", member(b"")) == ("train",)
+    assert splits_of_id(card, "c", member(b"")) == tuple(others)
+
+
+def test_what_no_list_names_is_refused_where_the_card_is_silent(member):
+    with pytest.raises(DataError, match=r"val\.txt: c is in no list of source\.split_ids"):
+        splits_of_id(card_of("hg_potsdam_5", split_ids={"train": ["a"]}), "c", member(b""))

@@ -162,6 +162,39 @@ def test_dry_run_tells_counts_and_bytes_and_writes_nothing(rural, prepared, out)
     assert "Nothing was written" in str(summary)
 
 
+def test_dry_run_counts_what_is_done_again_once(rural, prepared, out):
+    prepared(CARD, rural)
+    (out / "LoveDA_512/img_dir/train/0_0_512_0_512.png").unlink()
+    summary = prepared(CARD, rural, dry_run=True)
+    assert summary.counts == {"train": 8, "val": 8}
+    assert "1 of 4 originals to do" in str(summary)
+
+
+def test_number_of_originals_is_compared_with_the_card(rural, prepared):
+    card = card_of("hg_loveda_6", counts={"train_originals": 2, "val_originals": 3})
+    expected = ("hg_loveda_6_val: 2 original images, but 3 were expected",)
+    assert prepared(card, rural, dry_run=True).surprises == expected
+    assert prepared(card, rural).surprises == expected
+    with pytest.raises(DataError, match="2 original images, but 3 were expected"):
+        prepared(card, rural, strict=True)
+
+
+def test_share_of_ignored_pixels_is_told(rural, prepared, out):
+    summary = prepared(CARD, rural)
+    paths = (out / "LoveDA_512/ann_dir/val").iterdir()
+    share = np.mean([np.asarray(Image.open(path)) == 0 for path in paths])
+    assert summary.ignored["val"] == pytest.approx(share)
+    assert 0.1 < share < 0.9
+    assert f"hg_loveda_6_val: 8 pairs are in {out} ({share:.1%} of their pixels are ignored)" in str(summary)
+    assert "pixels are ignored" not in str(prepared(CARD, rural, dry_run=True))
+
+
+def test_source_with_nothing_for_the_set_is_refused(rural, prepared, monkeypatch):
+    monkeypatch.setattr(type(recipe_for(CARD)), "jobs", lambda *given: [])
+    with pytest.raises(DataError, match=r"holds nothing that belongs to hg_loveda_6; fetch Train\.zip and Val\.zip"):
+        prepared(CARD, rural)
+
+
 def test_full_disk_is_noticed_before_the_start(rural, prepared, out, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=3_000_000))
     with pytest.raises(

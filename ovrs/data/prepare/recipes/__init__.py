@@ -9,6 +9,7 @@ from ovrs.data.prepare.recipes.gid import GID
 from ovrs.data.prepare.recipes.globe230k import Globe230k
 from ovrs.data.prepare.recipes.isaid import ISAID
 from ovrs.data.prepare.recipes.landcoverai import LandCoverAI
+from ovrs.data.prepare.recipes.landdiscover import LandDiscover, LandDiscoverPart
 from ovrs.data.prepare.recipes.loveda import LoveDA
 from ovrs.data.prepare.recipes.openearthmap import OpenEarthMap
 from ovrs.data.prepare.recipes.potsdam import Potsdam
@@ -24,6 +25,8 @@ _ALL = (
     Globe230k(),
     ISAID(),
     LandCoverAI(),
+    LandDiscover(),
+    LandDiscoverPart(),
     LoveDA(),
     OpenEarthMap(),
     Potsdam(),

@@ -22,16 +22,16 @@ class GID(Recipe):
     family = "gid"
     download = "the folders image_RGB and label_5classes of 'Large-scale Classification_5classes'"
     wrong_conversion = (
-        "Farmland and water or forest and meadow exchanged: a reader that takes blue for red. Red forests: image_NirRGB "
-        "instead of image_RGB. Colours that nobody knows: the 15 classes of the fine set (GID-15) on the same scenes."
+        "Built up and water exchanged, and forest and meadow: a reader that takes blue for red. Red forests: "
+        "image_NirRGB instead of image_RGB. Colours that nobody knows: the 15 classes of GID-15 on the same scenes."
     )
 
     def jobs(self, source: Source, card: DatasetCard) -> Iterator[PairJob]:
         """Plan one job per scene. The draw needs all scenes: with fewer, others would be drawn."""
-        scene = r"(GF2_PMS\d__L1A\w+-MSS\d)"
-        images = source.find(rf"image_RGB/{scene}\.tif", "image_RGB/GF2_PMS1__L1A<number>-MSS1.tif")
+        name = r"(GF2_PMS\d__L1A\w+-MSS\d)"
+        images = source.find(rf"image_RGB/{name}\.tif", "image_RGB/GF2_PMS1__L1A<number>-MSS1.tif")
         labels = source.find(
-            rf"label_5classes/{scene}_label\.tif", "label_5classes/GF2_PMS1__L1A<number>-MSS1_label.tif"
+            rf"label_5classes/{name}_label\.tif", "label_5classes/GF2_PMS1__L1A<number>-MSS1_label.tif"
         )
         draw = fact(card, "draw", dict)
         if len(images) != draw["of"]:
@@ -39,7 +39,7 @@ class GID(Recipe):
                 f"{source} holds {len(images)} scenes in image_RGB instead of {draw['of']}; those for "
                 f"{', '.join(draw['drawn'])} are drawn from all of them, so give all."
             )
-        text = "%s: which scenes the paper validates on is not published; %d of %d are drawn (seed %d), see the manifest."
+        text = "%s: the paper's validation scenes are not published; %d of %d are drawn (seed %d), see the manifest."
         logger.info(text, card.name, draw["count"], draw["of"], draw["seed"])
         chosen = drawn(images, draw["count"], draw["seed"])
         encoding, tiling = OriginalLabels.of_card(card), Tiling.of_card(card)

@@ -23,6 +23,8 @@ _TILE = re.compile(r"(.+)_(\d+)")
 class TilesJob(PairJob):
     """The tiles of an orthophoto that belong to one split, called as in the lists: ``<orthophoto>_<number>``.
 
+    An orthophoto has tiles in several splits, and so several jobs; their names tell them apart.
+
     Attributes:
         orthophoto: its name.
         numbers: of the tiles that are written, rising.

@@ -24,18 +24,32 @@ class LoveDA(Recipe):
     )
 
     def jobs(self, source: Source, card: DatasetCard) -> Iterator[PairJob]:
-        """Plan one job per image. Numbers are unique over all folders, which is checked, since they become one."""
-        pattern = r"(Train|Val)/(Rural|Urban)/{}_png/(\d+)\.png"
-        images = source.find(pattern.format("images"), "Train/Rural/images_png/0.png")
-        labels = source.find(pattern.format("masks"), "Train/Rural/masks_png/0.png")
+        """Plan one job per image."""
         encoding = OriginalLabels.of_card(card)
         tiling = Tiling.of_card(card) if "tiling" in card.source else None
-        numbers: dict[str, Member] = {}
-        for (folder, _, number), image, mask in paired(images, labels):
-            if number in numbers:
-                raise DataError(
-                    f"{numbers[number]} and {image} have one number, but those of LoveDA are unique; "
-                    "is one of them from elsewhere? Leave it out of the source."
-                )
-            numbers[number] = image
+        for folder, number, image, mask in numbered_pairs(source):
             yield PairJob(number, splits_of_folder(card, folder), image, mask, encoding, tiling)
+
+
+def numbered_pairs(source: Source, *, optional: bool = False) -> Iterator[tuple[str, str, Member, Member]]:
+    """Yield ("Train" or "Val", number, image, labels). Numbers are unique over all folders, which is checked.
+
+    Args:
+        source: the original files.
+        optional: a source without any image and labels is no error.
+
+    Raises:
+        DataError: files are missing, or a number occurs twice.
+    """
+    pattern = r"(Train|Val)/(Rural|Urban)/{}_png/(\d+)\.png"
+    images = source.find(pattern.format("images"), "Train/Rural/images_png/0.png", optional=optional)
+    labels = source.find(pattern.format("masks"), "Train/Rural/masks_png/0.png", optional=optional)
+    numbers: dict[str, Member] = {}
+    for (folder, _, number), image, mask in paired(images, labels):
+        if number in numbers:
+            raise DataError(
+                f"{numbers[number]} and {image} have one number, but those of LoveDA are unique; "
+                "is one of them from elsewhere? Leave it out of the source."
+            )
+        numbers[number] = image
+        yield folder, number, image, mask

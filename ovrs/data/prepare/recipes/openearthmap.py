@@ -9,7 +9,7 @@ from ovrs.data.prepare.jobs import PairJob
 from ovrs.data.prepare.labels import OriginalLabels
 from ovrs.data.prepare.lists import listed_splits, taken
 from ovrs.data.prepare.recipe import Recipe
-from ovrs.data.prepare.sources import Source, paired
+from ovrs.data.prepare.sources import Member, Source, paired
 from ovrs.data.prepare.tiling import Tiling
 
 _XBD = (
@@ -29,10 +29,30 @@ class OpenEarthMap(Recipe):
     )
 
     def jobs(self, source: Source, card: DatasetCard) -> Iterator[PairJob]:
-        """Plan one job per image. Labels whose image is missing (those of xBD are in the download) are left out."""
-        images = source.find(r"images/([^/]+)\.tif", "<region>/images/<region>_1.tif")
-        labels = source.find(r"labels/([^/]+)\.tif", "<region>/labels/<region>_1.tif")
-        splits = taken(card, listed_splits(source, card), images, _XBD)
+        """Plan one job per image."""
         encoding, tiling = OriginalLabels.of_card(card), Tiling.of_card(card)
-        for stem, image, mask in paired({stem: images[stem] for stem in splits}, labels, spare_labels=True):
-            yield PairJob(stem, splits[stem], image, mask, encoding, tiling)
+        for stem, splits, image, mask in listed_pairs(source, card):
+            yield PairJob(stem, splits, image, mask, encoding, tiling)
+
+
+def listed_pairs(
+    source: Source, card: DatasetCard, folder: str = "", *, optional: bool = False
+) -> Iterator[tuple[str, tuple[str, ...], Member, Member]]:
+    """Yield (stem, splits, image, labels). Labels whose image is missing (those of xBD have one) are left out.
+
+    Args:
+        source: the original files.
+        card: says which lists go into which splits.
+        folder: see :func:`~ovrs.data.prepare.lists.listed_splits`.
+        optional: a source without any image is no error.
+
+    Raises:
+        DataError: files or lists are missing.
+    """
+    images = source.find(r"images/([^/]+)\.tif", "<region>/images/<region>_1.tif", optional=optional)
+    if not images:
+        return
+    labels = source.find(r"labels/([^/]+)\.tif", "<region>/labels/<region>_1.tif")
+    splits = taken(card, listed_splits(source, card, folder), images, _XBD)
+    for stem, image, mask in paired({stem: images[stem] for stem in splits}, labels, spare_labels=True):
+        yield stem, splits[stem], image, mask

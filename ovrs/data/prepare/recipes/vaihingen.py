@@ -42,7 +42,7 @@ class Vaihingen(Recipe):
     )
     wrong_conversion = (
         "Low vegetation rare and car common, that is, exchanged: a reader that takes blue for red. Green trees in the "
-        "images: they are in false colours, trees must be red. Thin ignored lines around all objects: the eroded labels."
+        "images: these are in false colours, trees must be red. Thin ignored lines around objects: the eroded labels."
     )
 
     def jobs(self, source: Source, card: DatasetCard) -> Iterator[PairJob]:
