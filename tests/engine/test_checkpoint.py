@@ -94,7 +94,9 @@ def test_weights_in_the_official_layout_fill_our_model(tiny_cfg, tmp_path):
 def test_weights_of_another_architecture_name_tensor_shapes_and_remedy(tiny_cfg, tmp_path):
     torch.save(build_model(tiny_cfg).state_dict(), tmp_path / "other.pth")
     tiny_cfg.MODEL.GSNET.DECODER_DIMS = [48, 16]
-    with pytest.raises(WeightsError, match=r"other\.pth: .*head\.decoder\.stages\.0.* is \(.*the model's is \(.*config file"):
+    with pytest.raises(
+        WeightsError, match=r"other\.pth: .*head\.decoder\.stages\.0.* is \(.*the model's is \(.*config file"
+    ):
         load_weights(build_model(tiny_cfg), tmp_path / "other.pth")
 
 
