@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from head_inputs import Inputs, choose_classes, choose_images
+from head_inputs import Inputs
 
 from ovrs.heads import Head
 
@@ -47,31 +47,3 @@ def assert_gradients_equal(
         if not name.endswith(tuple(blind)):
             assert (fast - expected).norm() <= 1e-3 * expected.norm(), name
             assert expected.norm() > 0, name
-
-
-@torch.no_grad()
-def assert_classes_permute(head: Head, inputs: Inputs, order: list[int]) -> None:
-    image, text, prior = inputs
-    assert_close(head(image, choose_classes(text, order), prior), head(image, text, prior)[:, order])
-
-
-@torch.no_grad()
-def assert_chunks_do_not_matter(head: Head, inputs: Inputs, chunks: Sequence[int]) -> None:
-    head.class_chunk = 1000
-    expected = head(*inputs)
-    seen: list[int] = []
-    handle = head.decoder.stages[0].register_forward_hook(lambda module, given, out: seen.append(given[0].shape[1]))
-    for chunk in chunks:
-        head.class_chunk = chunk
-        seen.clear()
-        torch.testing.assert_close(head(*inputs), expected, rtol=1e-4, atol=1e-5)
-        assert chunk == 0 or max(seen) == min(chunk, expected.shape[1])
-    handle.remove()
-
-
-@torch.no_grad()
-def assert_batch_equals_singles(head: Head, inputs: Inputs) -> None:
-    count = len(inputs[0].dense)
-    singles = torch.cat([head(*choose_images(inputs, index)) for index in range(count)])
-    torch.testing.assert_close(head(*inputs), singles, rtol=1e-4, atol=1e-5)
-    assert (singles[0] - singles[1]).abs().max() > 1e-3
