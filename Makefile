@@ -25,8 +25,9 @@ $(READY): setup.py requirements-torch.txt tools/install_detectron2.py
 demo: $(READY)
 	$(BIN)/python tools/demo.py --output $(OUTPUT)
 
+# A file's tests stay in one process: they share models. More than four processes would fill small memories.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
