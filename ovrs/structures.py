@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ovrs.vocabulary import Vocabulary
 
+ROTATIONS = 4  # quarter turns of ``ImageFeatures.rotated``
 IGNORE_LABEL = 255  # in label maps: pixels that count neither in training nor in evaluation
 
 DenseMode = Literal["class_residual", "token_residual"]
@@ -70,7 +71,7 @@ class ImageFeatures:
         dense: [B, C, h, w] patch features in the joint space, not normalised.
         blocks: {block index: [B, W, h, w]} residual stream after the asked-for blocks, un-normalised,
             class token removed.
-        rotated: [B, 4, C, h, w] dense maps of the image under 0, 90, 180 and 270 degrees, each turned back, so
+        rotated: [B, ROTATIONS, C, h, w] dense maps of the image under 0, 90, 180 and 270 degrees, each turned back, so
             that a cell is the same place in all four; ``None`` where a head does not ask for them.
         companion: like ``blocks``, of the companion CLIP.
     """

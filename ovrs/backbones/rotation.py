@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from ovrs.backbones.base import VLM
-from ovrs.structures import FeatureRequest, ImageFeatures
-
-TURNS = 4
+from ovrs.structures import ROTATIONS, FeatureRequest, ImageFeatures
 
 
 def encode_rotations(vlm: VLM, image: Tensor, request: FeatureRequest) -> ImageFeatures:
@@ -23,7 +21,7 @@ def encode_rotations(vlm: VLM, image: Tensor, request: FeatureRequest) -> ImageF
         request: what the head asks for.
     """
     count, square = len(image), image.shape[-2] == image.shape[-1]
-    groups = [(0, 1, 2, 3)] if square else [(0, 2), (1, 3)]
+    groups = [tuple(range(ROTATIONS))] if square else [(0, 2), (1, 3)]
     dense, blocks = {}, {}
     for turns in groups:
         batch = torch.cat([image.rot90(turn, (2, 3)) for turn in turns])
@@ -32,5 +30,5 @@ def encode_rotations(vlm: VLM, image: Tensor, request: FeatureRequest) -> ImageF
             dense[turn] = part.rot90(-turn, (2, 3))
         if turns[0] == 0:
             blocks = {index: block[:count] for index, block in features.blocks.items()}
-    rotated = torch.stack([dense[turn] for turn in range(TURNS)], dim=1)
+    rotated = torch.stack([dense[turn] for turn in range(ROTATIONS)], dim=1)
     return ImageFeatures(dense=rotated[:, 0], blocks=blocks, rotated=rotated)

@@ -50,21 +50,20 @@ def build_head(cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None, companion:
     return head
 
 
-def log_scalars(**values: Tensor) -> None:
-    """Put diagnostics of a head into the training log, as often as it is written; elsewhere do nothing."""
-    if _is_logged():
-        scalars = {name: float(value) for name, value in values.items()}
-        get_event_storage().put_scalars(**scalars, smoothing_hint=False)
+def is_logged(head: Head) -> bool:
+    """Whether diagnostics of this pass go into the training log, which is written every 20 iterations."""
+    return head.training and has_event_storage() and get_event_storage().iter % _LOG_PERIOD == 0
+
+
+def log_scalars(group: str, **values: Tensor) -> None:
+    """Put diagnostics into the training log, as ``group/name``."""
+    scalars = {f"{group}/{name}": float(value.detach()) for name, value in values.items()}
+    get_event_storage().put_scalars(**scalars, smoothing_hint=False)
 
 
 def log_histogram(name: str, values: Tensor) -> None:
-    """Put a histogram of values in 0..1 into the training log, likewise."""
-    if _is_logged():
-        get_event_storage().put_histogram(name, values.detach().float().cpu(), bins=_BINS)
-
-
-def _is_logged() -> bool:
-    return has_event_storage() and get_event_storage().iter % _LOG_PERIOD == 0
+    """Put a histogram of values in 0..1 into the training log."""
+    get_event_storage().put_histogram(name, values.detach().float().cpu(), bins=_BINS)
 
 
 def prompt_channels(cfg: CfgNode, prompt_fusion: str, key: str) -> int:

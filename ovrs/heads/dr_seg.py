@@ -22,7 +22,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from ovrs.channel_ranking import ChannelRanking, channel_count
-from ovrs.heads.base import Head, log_histogram, log_scalars
+from ovrs.heads.base import Head, is_logged, log_histogram, log_scalars
 from ovrs.heads.blocks.aggregator import EFFICIENT, AggregatorOptions, CostAggregator
 from ovrs.heads.blocks.channels import ChannelSplit
 from ovrs.heads.blocks.chunks import MAPS_PER_PASS, classes_per_pass, over_classes
@@ -37,12 +37,11 @@ from ovrs.heads.blocks.guided_decoder import (
     grid_ratio,
     require_tower,
 )
-from ovrs.structures import FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
+from ovrs.structures import ROTATIONS, FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
 
 logger = logging.getLogger(__name__)
 
 _KEY = "MODEL.DR_SEG"
-_ROTATIONS = 4
 _CONTROL_SEED = 0  # of the random order of channels, an ablation
 
 
@@ -223,7 +222,7 @@ class DRSegHead(Head):
 
         # UGAF.
         self.gate = UncertaintyGate(fusion.unc_tau, fusion.unc_detach) if fusion.kind == "ugaf" else None
-        rotations = _ROTATIONS if use_rotation and not self.mean_rotations else 1
+        rotations = ROTATIONS if use_rotation and not self.mean_rotations else 1
         self.fusion = build_cost_fusion(fusion.kind, rotations, 1, hidden, **fusion.of_kind())
 
         self.aggregator = CostAggregator(joint, aggregator, _KEY)
@@ -278,8 +277,8 @@ class DRSegHead(Head):
             if self.gate is not None:
                 gate, uncertainty = self.gate(cost)
                 refined = gate[:, None] * refined
-                self._log(uncertainty=uncertainty.mean(), gate=gate.mean())
-                if self.training:
+                if is_logged(self):
+                    log_scalars("dr_seg", uncertainty=uncertainty.mean(), gate=gate.mean())
                     log_histogram("dr_seg/uncertainty", uncertainty)
             embedded.append(refined)
 
@@ -294,13 +293,9 @@ class DRSegHead(Head):
         if self.rectify is None:
             return dense
         structural = self.rectify(structural, self.align(prior.blocks[self.graph_block]))
-        if semantic.shape[1]:
-            self._log(rms_ratio=structural.square().mean().sqrt() / semantic.square().mean().sqrt())
+        if semantic.shape[1] and is_logged(self):
+            log_scalars("dr_seg", rms_ratio=structural.square().mean().sqrt() / semantic.square().mean().sqrt())
         return self.channels.recompose(semantic, structural)
-
-    def _log(self, **values: Tensor) -> None:
-        if self.training:
-            log_scalars(**{f"dr_seg/{name}": value.detach() for name, value in values.items()})
 
 
 def _block_index(configured: int, depth: int) -> int:

@@ -22,7 +22,7 @@ from ovrs.heads.blocks.cost_fusion import build_cost_fusion
 from ovrs.heads.blocks.cost_volume import cosine_cost, rotation_cost
 from ovrs.heads.blocks.decoder import resampler
 from ovrs.heads.blocks.guided_decoder import DecoderOptions, GuidedDecoder, grid_ratio, require_tower
-from ovrs.structures import FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
+from ovrs.structures import ROTATIONS, FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
 
 _KEY = "MODEL.RSKT_SEG"
 _FUSIONS = ("separate", "mean", "concat")
@@ -67,7 +67,7 @@ class RSKTSegHead(Head):
             require_tower(prior, "prior", f"{_KEY}.USE_PRIOR_COST")
             self.align = resampler(prior.width, vlm.joint_dim, 1 / grid_ratio(vlm, prior, "prior"))
         self.fusion = build_cost_fusion(
-            fusion if use_prior_cost else "ori_only", 4 if use_rotation else 1, 1, aggregator.hidden_dim
+            fusion if use_prior_cost else "ori_only", ROTATIONS if use_rotation else 1, 1, aggregator.hidden_dim
         )
         self.aggregator = CostAggregator(vlm.joint_dim, aggregator, _KEY)
 

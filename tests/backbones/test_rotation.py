@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ovrs.backbones import OpenClipVLM, encode_rotations
-from ovrs.backbones.rotation import TURNS
-from ovrs.structures import FeatureRequest, ImageFeatures, TowerSpec
+from ovrs.structures import ROTATIONS, FeatureRequest, ImageFeatures, TowerSpec
 
 REQUEST = FeatureRequest(vlm_blocks=(0, 2), rotations=True)
 
@@ -38,8 +37,8 @@ def vlm(tiny_vlm: OpenClipVLM) -> OpenClipVLM:
 def test_turning_and_turning_back_is_the_identity(size: tuple[int, int]):
     image = torch.randn(2, 3, *size)
     features = encode_rotations(PixelTower(), image, REQUEST)
-    assert features.rotated.shape == (2, TURNS, 3, *size)
-    for turn in range(TURNS):
+    assert features.rotated.shape == (2, ROTATIONS, 3, *size)
+    for turn in range(ROTATIONS):
         assert torch.equal(features.rotated[:, turn], image)
     assert torch.equal(features.dense, image)
 
@@ -67,7 +66,7 @@ def test_one_pass_per_orientation(size: tuple[int, int], shapes: list[tuple[int,
 def test_one_batch_equals_four_single_passes(vlm: OpenClipVLM, size: tuple[int, int]):
     image = torch.randn(2, 3, *size)
     features = encode_rotations(vlm, image, REQUEST)
-    for turn in range(TURNS):
+    for turn in range(ROTATIONS):
         # The specification's table: turned counter-clockwise, and back.
         alone = vlm.encode_image(torch.rot90(image, turn, (2, 3)), REQUEST)
         back = torch.rot90(alone.dense, (4 - turn) % 4, (2, 3))
@@ -88,13 +87,13 @@ def test_turning_the_image_turns_the_features_and_permutes_the_views(vlm: OpenCl
     image = torch.randn(2, 3, *size)
     before = encode_rotations(vlm, image, REQUEST).rotated
     after = encode_rotations(vlm, image.rot90(1, (2, 3)), REQUEST).rotated
-    for turn in range(TURNS):
-        expected = before[:, (turn + 1) % TURNS].rot90(1, (2, 3))
+    for turn in range(ROTATIONS):
+        expected = before[:, (turn + 1) % ROTATIONS].rot90(1, (2, 3))
         torch.testing.assert_close(after[:, turn], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_flow_through_all_four_views(vlm: OpenClipVLM):
-    for turn in range(TURNS):
+    for turn in range(ROTATIONS):
         vlm.zero_grad(set_to_none=True)
         value = vlm.clip.visual.transformer.resblocks[0].attn.v_proj_weight
         value.requires_grad_()

@@ -58,8 +58,7 @@ class ReducedAttention(nn.Module):
     def forward(self, y: Tensor, guidance: Tensor) -> Tensor:
         """Attend; ``y`` [B, T, H, W, C] normalised, ``guidance`` [B, H, W, C] -> [B, T, H, W, C]."""
         shape, width = y.shape, self.width
-        q_y, q_g = self.q.weight.split(width, dim=1)
-        q = F.linear(y, q_y) + F.linear(guidance, q_g, self.q.bias)[:, None]
+        q = _over_both(self.q, y, guidance[:, None])
 
         k_y, k_g = self.reduce_k.weight.split(width, dim=1)
         maps = y.flatten(0, 1).permute(0, 3, 1, 2)
@@ -112,7 +111,7 @@ class ClassFusion(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.width, self.heads = width, heads
+        self.heads = heads
         self.norm1 = nn.LayerNorm(width)
         self.q = nn.Linear(2 * width, width)
         self.k = nn.Linear(2 * width, width)
@@ -130,10 +129,7 @@ class ClassFusion(nn.Module):
         return x + enlarge_aligned(pooled, x.shape[2:4])
 
     def _attend(self, y: Tensor, guidance: Tensor) -> Tensor:
-        q_y, q_g = self.q.weight.split(self.width, dim=1)
-        k_y, k_g = self.k.weight.split(self.width, dim=1)
-        q = F.linear(y, q_y) + F.linear(guidance, q_g, self.q.bias)[:, None, None]
-        k = F.linear(y, k_y) + F.linear(guidance, k_g, self.k.bias)[:, None, None]
+        q, k = (_over_both(layer, y, guidance[:, None, None]) for layer in (self.q, self.k))
         # [B, T, h, w, C] -> [B * h * w, heads, T, C / heads]
         q, k, v = (
             part.permute(0, 2, 3, 1, 4).flatten(0, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -142,6 +138,12 @@ class ClassFusion(nn.Module):
         out = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         batch, _, height, width, _ = y.shape
         return out.unflatten(0, (batch, height, width)).permute(0, 3, 1, 2, 4)
+
+
+def _over_both(layer: nn.Linear, y: Tensor, guidance: Tensor) -> Tensor:
+    """Return ``layer([y ; guidance])``; the guidance's share is computed at its own size and broadcast."""
+    own, shared = layer.weight.split(y.shape[-1], dim=1)
+    return F.linear(y, own) + F.linear(guidance, shared, layer.bias)
 
 
 def _initialise(module: nn.Module) -> None:
