@@ -275,3 +275,14 @@ def test_head_has_the_published_number_of_parameters(vlm: TowerSpec, layers: int
 def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
         DRSegHead(**dr_seg_options(**options))
+
+
+@pytest.mark.parametrize(("training", "iteration", "logged"), [(True, 0, True), (True, 1, False), (False, 0, False)])
+def test_diagnostics_go_into_the_log_of_training_when_it_is_written(training: bool, iteration: int, logged: bool):
+    head = small_dr_seg().train(training)
+    inputs = random_inputs(head)
+    with EventStorage(iteration) as storage:
+        head(*inputs)
+    names = {"dr_seg/uncertainty", "dr_seg/gate", "dr_seg/rms_ratio"} if logged else set()
+    assert set(storage.latest()) == names
+    assert [histogram["tag"] for histogram in storage._histograms] == ["dr_seg/uncertainty"] * logged
