@@ -63,7 +63,7 @@ def _add_model(cfg: CfgNode) -> None:
     model.VLM.POSITION_EMBEDDING = "runtime"
     model.VLM.FINETUNE_IMAGE = "attention"  # see ovrs.backbones.finetune
     model.VLM.FINETUNE_TEXT = "attention"
-    model.VLM.RECOMPUTE = False  # training keeps block outputs only: about a third more time, far less memory
+    model.VLM.RECOMPUTE = False  # training keeps block outputs only: less memory, one more pass of each block
 
     # Self-supervised remote-sensing prior.
     model.PRIOR = CfgNode()
