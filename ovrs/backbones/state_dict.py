@@ -15,16 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovrs.errors import WeightsError
+
 logger = logging.getLogger(__name__)
 
 _WRAPPERS = ("state_dict", "model", "teacher", "model_state_dict")
 _PREFIXES = ("module.", "backbone.")
 _ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _SHOWN = 8
-
-
-class WeightsError(RuntimeError):
-    """A weights file that is missing, damaged or made for another network."""
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -12,14 +12,11 @@ from ovrs.backbones import WeightsError
 from ovrs.channel_ranking import RankingError
 from ovrs.config import ConfigError
 from ovrs.data import DataError
+from ovrs.errors import TrainingDiverged
 from ovrs.evaluation import EvaluationError
 from ovrs.vocabulary import VocabularyError
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingDiverged(FloatingPointError):
-    """Loss or gradient is no longer a finite number."""
 
 
 # Their messages name the file or key and the remedy, so a traceback adds nothing.

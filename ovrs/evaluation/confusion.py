@@ -12,15 +12,12 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor
 
+from ovrs.errors import EvaluationError
 from ovrs.structures import IGNORE_LABEL
 
 MIOU_RULES = ("present", "union")
 FIGURES = ("mIoU", "fwIoU", "mACC", "aACC")
 CLASS_FIGURES = ("IoU", "ACC", "Precision", "F1")
-
-
-class EvaluationError(ValueError):
-    """Labels, predictions or settings that cannot be scored; the message says which, and what to do."""
 
 
 def checked_miou_rule(rule: str) -> str:

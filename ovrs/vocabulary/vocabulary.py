@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovrs.errors import VocabularyError
 from ovrs.vocabulary.templates import TEMPLATE_SETS
 
 if TYPE_CHECKING:
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
 
 SYNONYM_SEPARATOR = "|"
 MIN_CLASSES = 2
-
-
-class VocabularyError(ValueError):
-    """A class list or a template that cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as _detectron2_cfg
 
+from ovrs.errors import ConfigError
 from ovrs.plain_yaml import read_plain_yaml
 
 BASE_KEY = "_BASE_"
@@ -24,10 +25,6 @@ PATH_KEYS = ("MODEL.VLM.ARCH", "MODEL.COMPANION.ARCH", "MODEL.DR_SEG.SPSD.FILE")
 # CLIP's image statistics on the 0..255 scale, RGB.
 CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
 CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the file, the key and the remedy."""
 
 
 def add_ovrs_config(cfg: CfgNode) -> None:

@@ -1,0 +1,134 @@
+"""Options that stand beside their owner: one frozen dataclass gives configuration keys, checks and messages.
+
+    @dataclass(frozen=True)
+    class CosineOptions(Options):
+        scale: float = option(100.0, "factor of the cosine", above=0)
+        norm: Literal["l1", "l2"] = option("l2", "length of the features")
+
+becomes, by ``register_options("COSINE", CosineOptions)``, the group ``MODEL.COSINE`` with the keys ``SCALE`` and
+``NORM``. A field whose type is another options class is a group inside the group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from detectron2.config import CfgNode
+
+from ovrs.errors import ConfigError, choose
+
+OptionsType = TypeVar("OptionsType", bound="Options")
+
+
+def option(default: Any, meaning: str, *, minimum: float | None = None, above: float | None = None) -> Any:
+    """Declare an option.
+
+    Args:
+        default: its value where a configuration says nothing. Lists are written as tuples.
+        meaning: what it does, for people who read ``ovrs config --help-keys`` or the class.
+        minimum: the least value allowed (of every item of a tuple).
+        above: a value that it must exceed.
+    """
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "minimum": minimum, "above": above})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of all option classes. Allowed values are ``Literal`` types; bounds are given to :func:`option`."""
+
+    def check(self, key: str) -> None:
+        """Refuse values that do not fit each other. Subclasses override it; single values are checked already.
+
+        Args:
+            key: the group's full name, for messages: ``MODEL.GSNET``.
+
+        Raises:
+            ConfigError: the message names the keys.
+        """
+
+
+OPTION_GROUPS: dict[str, type[Options]] = {}  # groups of MODEL by name
+
+
+def register_options(group: str, options: type[Options]) -> None:
+    """Make ``options`` the group ``MODEL.<group>`` of every configuration made from now on.
+
+    Raises:
+        ValueError: another class has that group already.
+    """
+    known = OPTION_GROUPS.setdefault(group, options)
+    if (known.__module__, known.__qualname__) != (options.__module__, options.__qualname__):
+        raise ValueError(f"MODEL.{group} belongs to {known.__module__}.{known.__qualname__} already.")
+    OPTION_GROUPS[group] = options
+
+
+def options_node(options: type[Options] | Options) -> CfgNode:
+    """Return a group of configuration keys with the defaults of a class, or the values of an instance."""
+    instance = options() if isinstance(options, type) else options
+    node = CfgNode()
+    for item in dataclasses.fields(instance):
+        value = getattr(instance, item.name)
+        if isinstance(value, Options):
+            value = options_node(value)
+        node[item.name.upper()] = list(value) if isinstance(value, tuple) else value
+    return node
+
+
+def read_options(options: type[OptionsType], node: CfgNode, key: str) -> OptionsType:
+    """Return the instance that a group of configuration keys describes, checked.
+
+    Args:
+        options: the class.
+        node: its group of keys.
+        key: the group's full name, for messages.
+
+    Raises:
+        ConfigError: a value that is not allowed; the message names key, value and what is allowed.
+    """
+    values = {}
+    hints = typing.get_type_hints(options)
+    for item in dataclasses.fields(options):
+        name, value, hint = f"{key}.{item.name.upper()}", node[item.name.upper()], hints[item.name]
+        if isinstance(hint, type) and issubclass(hint, Options):
+            values[item.name] = read_options(hint, value, name)
+            continue
+        value = tuple(value) if isinstance(value, list) else value
+        _check(item, hint, value, name)
+        values[item.name] = value
+    instance = options(**values)
+    instance.check(key)
+    return instance
+
+
+def _check(item: dataclasses.Field, hint: Any, value: Any, name: str) -> None:
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        choose(name, value, typing.get_args(hint))
+    elif origin is tuple and typing.get_origin(typing.get_args(hint)[0]) is typing.Literal:
+        for member in value:
+            choose(name, member, typing.get_args(typing.get_args(hint)[0]))
+    elif not _fits(value, hint):
+        raise ConfigError(f"{name} must be of type {getattr(hint, '__name__', hint)}, got {value!r}.")
+    minimum, above = item.metadata.get("minimum"), item.metadata.get("above")
+    for number in value if isinstance(value, tuple) else (value,):
+        if minimum is not None and not number >= minimum:
+            raise ConfigError(f"{name} must be at least {minimum}, got {value!r}.")
+        if above is not None and not number > above:
+            raise ConfigError(f"{name} must be above {above}, got {value!r}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        kind = typing.get_args(hint)[0]
+        return isinstance(value, tuple) and all(_fits(member, kind) for member in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return hint is Any or isinstance(value, hint)

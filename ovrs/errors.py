@@ -1,0 +1,76 @@
+"""The errors that the person at the keyboard can mend, and the words that their messages share.
+
+Whatever is no :class:`UserError` is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """Something that its user can mend: the message names the file or key, the value and the remedy."""
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be used."""
+
+
+class DataError(UserError):
+    """Data or a data card that cannot be used."""
+
+
+class VocabularyError(UserError):
+    """A class list or a template that cannot be used."""
+
+
+class WeightsError(UserError):
+    """Weights that cannot be found, read or fitted to a model."""
+
+
+class EvaluationError(UserError):
+    """Labels, predictions or data sets that cannot be scored."""
+
+
+class TrainingDiverged(UserError):
+    """Loss or gradient is no longer a finite number."""
+
+
+def choose(key: str, value: T, choices: Sequence[T]) -> T:
+    """Return ``value`` if it is one of ``choices``.
+
+    Args:
+        key: the full name of the configuration key (or option), for the message.
+        value: what it was set to.
+        choices: the allowed values.
+
+    Raises:
+        ConfigError: it is none of them; the message lists them and, for a text, names the nearest.
+
+    Examples:
+        >>> choose("MODEL.LOSS.NAME", "bce", ["bce", "ce"])
+        'bce'
+    """
+    if value in choices:
+        return value
+    hint = ""
+    if isinstance(value, str):
+        close = difflib.get_close_matches(value, [str(choice) for choice in choices], n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(f"{key} must be one of {', '.join(map(str, choices))}, got {value!r}.{hint}")
+
+
+def nearest(word: str, known: Iterable[str], count: int = 1) -> str:
+    """Return the ``count`` known words most like ``word``, best first and comma-separated."""
+    return ", ".join(difflib.get_close_matches(word, sorted(known), n=count, cutoff=0.0))
+
+
+def shortened(items: Iterable[object], limit: int = 5) -> str:
+    """Return the first items comma-separated, and how many more there are."""
+    items = list(items)
+    listed = ", ".join(str(item) for item in items[:limit])
+    return listed if len(items) <= limit else f"{listed} and {len(items) - limit} more"
