@@ -1,77 +1,124 @@
-"""The contract of a head."""
+"""The contract of a head, and how a configuration builds one."""
 
 from __future__ import annotations
 
-import inspect
+import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
-from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
-from ovrs.structures import FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
+from ovrs.config.options import Options, read_options, register_options
+from ovrs.errors import ConfigError, choose
+from ovrs.scores import ScoreRule
+from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 from ovrs.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-_LOG_PERIOD = 20  # iterations; the trainer's
-_BINS = 20
+HeadType = TypeVar("HeadType", bound="type[Head]")
+
+
+@dataclass(frozen=True)
+class HeadContext:
+    """What every head is told beside its own options (``MODEL.SEM_SEG_HEAD``, ``VOCABULARY``, ``MODEL.WEIGHTS``).
+
+    Attributes:
+        prompts: templates per word.
+        class_chunk: classes per pass of memory-hungry parts at inference; 0 chooses by memory.
+        initial_probability: every class's probability before training; 0 keeps PyTorch's own bias.
+        checkpoint: whether a checkpoint will fill the head, buffers included.
+    """
+
+    prompts: int = 1
+    class_chunk: int = 0
+    initial_probability: float = 0.0
+    checkpoint: bool = False
+
+    @property
+    def initial_bias(self) -> float | None:
+        """The logit of ``initial_probability``, or ``None``."""
+        p = self.initial_probability
+        return math.log(p / (1 - p)) if p else None
 
 
 class Head(nn.Module, ABC):
-    """Turns tower features into logits; knows neither towers nor data sets."""
+    """Turns tower features into logits; knows neither towers nor data sets.
+
+    A head is built as ``TheHead(options, towers, context)``: its own options, {tower name: shape} of the towers that
+    exist (``vlm`` always; ``prior``, ``companion`` where they are configured), and what every head is told.
+
+    Attributes:
+        rule: how its logits become probabilities and labels.
+    """
+
+    group: ClassVar[str] = ""  # MODEL.<group> holds its options
+    options: ClassVar[type[Options]] = Options
+    rule: ScoreRule = ScoreRule()
 
     @abstractmethod
-    def request(self) -> FeatureRequest:
-        """Say what the towers have to deliver. Called once, when the model is built."""
+    def requests(self) -> dict[str, TowerRequest]:
+        """Say what is wanted, by tower name. Called once, when the model is built; ``vlm`` is always there."""
 
     @abstractmethod
-    def forward(self, image: ImageFeatures, text: TextFeatures, prior: PriorFeatures | None) -> Tensor:
-        """Return [B, T, h, w] logits; any T, and permuting the classes permutes the logits."""
+    def forward(self, features: Mapping[str, TowerFeatures], text: TextFeatures) -> Tensor:
+        """Return [B, T, h, w] logits, or [B, Q, h, w] where ``rule.synonyms`` is ``max``; any number of classes.
+
+        Permuting the classes permutes the logits.
+        """
 
 
-def build_head(cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None, companion: TowerSpec | None = None) -> Head:
+def register_head(group: str = "", options: type[Options] = Options) -> Callable[[HeadType], HeadType]:
+    """Put a head class into Detectron2's head registry and its options into ``MODEL.<group>``.
+
+    Args:
+        group: name of its group of keys; empty for a head without options.
+        options: the class of its options.
+    """
+
+    def register(head: HeadType) -> HeadType:
+        head.group, head.options = group, options
+        if group:
+            register_options(group, options)
+        return SEM_SEG_HEADS_REGISTRY.register(head)
+
+    return register
+
+
+def build_head(cfg: CfgNode, towers: Mapping[str, TowerSpec]) -> Head:
     """Build ``MODEL.SEM_SEG_HEAD`` for towers of the given shapes.
 
     Raises:
-        ValueError: there is a companion CLIP that the head does not use; it would cost time for nothing.
+        ConfigError: unknown head, impossible options, or a tower that the head does not use: it would cost time and
+            memory for nothing.
     """
-    build = SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)
-    takes_companion = "companion" in inspect.signature(getattr(build, "from_config", build)).parameters
-    head = build(cfg, vlm, prior, companion) if takes_companion else build(cfg, vlm, prior)
-    if companion is not None and not head.request().companion_blocks:
-        remedy = "switch USE_COMPANION_TAPS on, or set" if takes_companion else "set"
-        raise ValueError(
-            f"MODEL.COMPANION.ARCH is {cfg.MODEL.COMPANION.ARCH!r}, but {cfg.MODEL.SEM_SEG_HEAD.NAME} as configured "
-            f"asks for none of its blocks: {remedy} MODEL.COMPANION.ARCH to ''."
+    name = cfg.MODEL.SEM_SEG_HEAD.NAME
+    known = [key for key, kind in SEM_SEG_HEADS_REGISTRY if isinstance(kind, type) and issubclass(kind, Head)]
+    kind = SEM_SEG_HEADS_REGISTRY.get(choose("MODEL.SEM_SEG_HEAD.NAME", name, known))
+    options = read_options(kind.options, cfg.MODEL[kind.group], f"MODEL.{kind.group}") if kind.group else Options()
+    context = HeadContext(
+        prompts=len(Vocabulary.templates_of(cfg)),
+        class_chunk=cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK,
+        initial_probability=cfg.MODEL.SEM_SEG_HEAD.INITIAL_PROBABILITY,
+        checkpoint=bool(cfg.MODEL.WEIGHTS),
+    )
+    head = kind(options, towers, context)
+    wanted = head.requests()
+    for tower in sorted(set(wanted) - set(towers)):
+        raise ConfigError(f"{name} as configured needs the tower {tower!r}; set {TOWER_KEYS[tower]}.")
+    for tower in sorted(set(towers) - set(wanted) - {"vlm"} - OPTIONAL_TOWERS):
+        raise ConfigError(
+            f"{TOWER_KEYS[tower]} is set, but {name} as configured asks for nothing of the tower {tower!r}: switch on "
+            f"the option that reads it, or set {TOWER_KEYS[tower]} to ''."
         )
     return head
 
 
-def is_logged(head: Head) -> bool:
-    """Whether diagnostics of this pass go into the training log, which is written every 20 iterations."""
-    return head.training and has_event_storage() and get_event_storage().iter % _LOG_PERIOD == 0
-
-
-def log_scalars(group: str, **values: Tensor) -> None:
-    """Put diagnostics into the training log, as ``group/name``."""
-    scalars = {f"{group}/{name}": float(value.detach()) for name, value in values.items()}
-    get_event_storage().put_scalars(**scalars, smoothing_hint=False)
-
-
-def log_histogram(name: str, values: Tensor) -> None:
-    """Put a histogram of values in 0..1 into the training log."""
-    get_event_storage().put_histogram(name, values.detach().float().cpu(), bins=_BINS)
-
-
-def prompt_channels(cfg: CfgNode, prompt_fusion: str, key: str) -> int:
-    """Return how many prompts per class become channels of the cost volume; 0 where their embeddings are averaged.
-
-    Raises:
-        ValueError: ``prompt_fusion``, the value of ``key``, is neither ``mean`` nor ``channels``.
-    """
-    if prompt_fusion not in ("mean", "channels"):
-        raise ValueError(f"{key} must be 'mean' or 'channels', got {prompt_fusion!r}.")
-    return len(Vocabulary.templates_of(cfg)) if prompt_fusion == "channels" else 0
+# The key whose value decides whether a tower exists.
+TOWER_KEYS = {"vlm": "MODEL.VLM.NAME", "prior": "MODEL.PRIOR.NAME", "companion": "MODEL.COMPANION.ARCH"}
+# MODEL.PRIOR has a default, so a head that does not read it is no mistake.
+OPTIONAL_TOWERS = {"prior"}
