@@ -6,9 +6,9 @@ image-text space, ``W`` width of a tower. Image tensors are NCHW.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -106,6 +106,11 @@ class TowerFeatures:
     last_input: Tensor | None = None
     rotated: Tensor | None = None
 
+    def float(self) -> TowerFeatures:
+        """Return the features in fp32, for heads that run at another precision than towers."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return TowerFeatures(**{name: _in_fp32(value) for name, value in values.items()})
+
 
 @dataclass(frozen=True)
 class TextFeatures:
@@ -133,3 +138,9 @@ class TextFeatures:
     def mean(self) -> Tensor:
         """[T, C] unit embeddings of the classes: the mean over words, then over prompts, each normalised again."""
         return F.normalize(self.per_class.mean(dim=1), dim=-1)
+
+
+def _in_fp32(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float()
+    return {key: part.float() for key, part in value.items()} if isinstance(value, dict) else value

@@ -221,6 +221,7 @@ def _add_vocabulary(cfg: CfgNode) -> None:
     # Several words of one class, "a|b": the "mean" of their embeddings, only the "first", or in training a
     # "random" one per iteration (the mean in evaluation).
     cfg.VOCABULARY.SYNONYMS = "mean"
+    cfg.VOCABULARY.CLASSES = []  # class strings of images that bring neither classes nor a data set
 
 
 def _add_input(cfg: CfgNode) -> None:
@@ -282,6 +283,8 @@ def _add_test(cfg: CfgNode) -> None:
     # stretches it into the result, as the published figures of the CAT-Seg family were made.
     cfg.TEST.CROP_PADDING = True
     cfg.TEST.OUTPUT = "labels"  # "labels": class index and score per pixel; "scores": [T, H, W] in "sem_seg" too
+    cfg.TEST.THRESHOLD = 0.0  # pixels whose best probability is below it become ...
+    cfg.TEST.BACKGROUND = ""  # ... this class, by name; a vocabulary without it gets one label more, "other"
     cfg.TEST.SLIDING_WINDOW = node = CfgNode()
     node.ENABLED = True
     node.CANVAS = 640  # images are squashed to this square first; 0 tiles them at their own size
