@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
@@ -46,6 +48,41 @@ class HeadContext:
         return math.log(p / (1 - p)) if p else None
 
 
+@dataclass(frozen=True)
+class Artefact:
+    """A file that a head reads when it is built and that is made from data first.
+
+    Attributes:
+        key: the configuration key that names the file.
+        path: the key's value; empty where a configuration names none.
+        command: what a person runs to make it, for messages.
+        maker: ``module:function`` that makes it; called as ``function(cfg, dataset, path)``.
+        stand_in: (key, value) pairs under which the head needs no file and does the same work, for measuring.
+    """
+
+    key: str
+    path: str
+    command: str
+    maker: str
+    stand_in: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return bool(self.path) and Path(self.path).is_file()
+
+    def make(self, cfg: CfgNode, dataset: str, path: str | Path) -> None:
+        """Make the file from a data set.
+
+        Args:
+            cfg: the model's configuration.
+            dataset: the training split; a registered name or what names a card.
+            path: where to write it.
+        """
+        module, _, function = self.maker.partition(":")
+        getattr(importlib.import_module(module), function)(cfg, dataset, path)
+
+
 class Head(nn.Module, ABC):
     """Turns tower features into logits; knows neither towers nor data sets.
 
@@ -59,6 +96,14 @@ class Head(nn.Module, ABC):
     group: ClassVar[str] = ""  # MODEL.<group> holds its options
     options: ClassVar[type[Options]] = Options
     rule: ScoreRule = ScoreRule()
+
+    @classmethod
+    def artefacts(cls, cfg: CfgNode) -> tuple[Artefact, ...]:
+        """Return the files that must exist before this head, as configured, can be trained; none for most heads.
+
+        A checkpoint brings their content, so a model that is loaded needs none of them.
+        """
+        return ()
 
     @abstractmethod
     def requests(self) -> dict[str, TowerRequest]:
@@ -89,6 +134,16 @@ def register_head(group: str = "", options: type[Options] = Options) -> Callable
     return register
 
 
+def head_class(cfg: CfgNode) -> type[Head]:
+    """Return the class that ``MODEL.SEM_SEG_HEAD.NAME`` names.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = [key for key, kind in SEM_SEG_HEADS_REGISTRY if isinstance(kind, type) and issubclass(kind, Head)]
+    return SEM_SEG_HEADS_REGISTRY.get(choose("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, known))
+
+
 def build_head(cfg: CfgNode, towers: Mapping[str, TowerSpec]) -> Head:
     """Build ``MODEL.SEM_SEG_HEAD`` for towers of the given shapes.
 
@@ -96,9 +151,7 @@ def build_head(cfg: CfgNode, towers: Mapping[str, TowerSpec]) -> Head:
         ConfigError: unknown head, impossible options, or a tower that the head does not use: it would cost time and
             memory for nothing.
     """
-    name = cfg.MODEL.SEM_SEG_HEAD.NAME
-    known = [key for key, kind in SEM_SEG_HEADS_REGISTRY if isinstance(kind, type) and issubclass(kind, Head)]
-    kind = SEM_SEG_HEADS_REGISTRY.get(choose("MODEL.SEM_SEG_HEAD.NAME", name, known))
+    name, kind = cfg.MODEL.SEM_SEG_HEAD.NAME, head_class(cfg)
     options = read_options(kind.options, cfg.MODEL[kind.group], f"MODEL.{kind.group}") if kind.group else Options()
     context = HeadContext(
         prompts=len(Vocabulary.templates_of(cfg)),
