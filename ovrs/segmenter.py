@@ -104,7 +104,7 @@ class OpenVocabSegmenter(nn.Module):
         plan: Plan,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        tower_statistics: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {},  # noqa: B006 - only read
+        tower_statistics: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {},
         tower_precision: str = "fp32",
         head_precision: str = "fp32",
         size_divisibility: int = 32,
@@ -261,22 +261,23 @@ class OpenVocabSegmenter(nn.Module):
         )
         return self.plan.merge(encoded.own, encoded.wanted, scored)
 
-    def decode(self, encoded: EncodedImages, vocabulary: Vocabulary) -> list[Segmentation]:
-        """Segment encoded images into the classes of a vocabulary."""
-        rule, class_of = self.rule(vocabulary), self.text(vocabulary).class_of
+    def decode(
+        self, encoded: EncodedImages, vocabulary: Vocabulary, rule: ScoreRule | None = None
+    ) -> list[Segmentation]:
+        """Segment encoded images into the classes of a vocabulary, by :meth:`rule` or another one."""
+        rule, class_of = rule or self.rule(vocabulary), self.text(vocabulary).class_of
         results = [Segmentation(found, rule, class_of) for found in self.score_maps(encoded, vocabulary)]
         if self.keep_scores:
             for result in results:
-                result["sem_seg"]  # noqa: B018 - computes it
+                result["sem_seg"]
         return results
 
-    def rule(self, vocabulary: Vocabulary) -> ScoreRule:
-        """Return the head's rule with this model's threshold and the background class of a vocabulary."""
-        if not self.threshold:
-            return self.head.rule
+    def rule(self, vocabulary: Vocabulary, threshold: float | None = None) -> ScoreRule:
+        """Return the head's rule with a threshold (``None``: the model's) and the background class of a vocabulary."""
+        threshold = self.threshold if threshold is None else threshold
         names = vocabulary.names
         below = names.index(self.background) if self.background in names else None
-        return replace(self.head.rule, threshold=self.threshold, below=below)
+        return replace(self.head.rule, threshold=threshold, below=below)
 
     # ------------------------------------------------------------------ parts
 
