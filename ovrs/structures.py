@@ -6,15 +6,16 @@ image-text space, ``W`` width of a tower. Image tensors are NCHW.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ROTATIONS = 4  # quarter turns of ``TowerFeatures.rotated``
 IGNORE_LABEL = 255  # in label maps: pixels that count neither in training nor in evaluation
@@ -75,15 +76,49 @@ class TowerRequest:
             token's own input (HG-RSOVSSeg). ``final_norm``: the last block's output after the final norm, at the
             tower's own width (priors). ``none``: no dense map, and no block beyond the last wanted one is run.
         token: whether the image's class token is wanted.
-        last_input: whether the last block's input tokens, and what else that block needs to run, are wanted.
+        last_block: whether the last block is wanted as a thing that the head runs itself, with its own attention.
         rotations: whether dense maps of the image under the other three quarter turns are wanted too.
     """
 
     blocks: tuple[int, ...] = ()
     dense: DenseForm = "final_norm"
     token: bool = False
-    last_input: bool = False
+    last_block: bool = False
     rotations: bool = False
+
+
+@dataclass(frozen=True)
+class LastBlock(ABC):
+    """The last block of a CLIP image tower before it is run, for heads that replace its attention.
+
+    A head takes queries, keys and values, mixes the values with weights of its own, and has the block closed:
+    ``joint(close(weights @ v))``. The plain block is ``close(softmax(q @ k.mT / d ** 0.5) @ v, residual=True)``.
+
+    Attributes:
+        input: [B, 1 + h * w, W] tokens that enter the block, class token first, then patches in row-major order.
+        grid: (h, w).
+    """
+
+    input: Tensor
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def qkv(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each [B, heads, 1 + h * w, d], not scaled."""
+
+    @abstractmethod
+    def close(self, mixed: Tensor, *, residual: bool = False) -> Tensor:
+        """Return [B, L, W] tokens of mixed values.
+
+        Args:
+            mixed: [B, heads, L, d] values after attention.
+            residual: ``False``: the output projection alone, with its bias (any ``L``). ``True``: the block's two
+                residuals and its MLP, too; ``L`` is ``1 + h * w`` then.
+        """
+
+    @abstractmethod
+    def joint(self, tokens: Tensor) -> Tensor:
+        """Bring [..., W] tokens to the joint space, [..., C]: final norm and projection."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +128,9 @@ class TowerFeatures:
     Attributes:
         dense: [B, C or W, h, w] patch features, not normalised; ``None`` where ``TowerRequest.dense`` is ``none``.
         blocks: {block index: [B, W, h, w]} outputs of the asked-for blocks, class token removed: the residual stream
-            of a vision-language model, the final-norm output of a prior.
+            of a CLIP tower, the final-norm output of a prior.
         token: [B, C or W] class token after the final norm (and projection), or ``None``.
-        last_input: [B, 1 + h * w, W] tokens that enter the last block, class token first, or ``None``.
+        last_block: see :class:`LastBlock`; or ``None``.
         rotated: [B, ROTATIONS, C, h, w] dense maps under 0, 90, 180 and 270 degrees, each turned back, so that a cell
             is the same place in all four; or ``None``.
     """
@@ -103,13 +138,21 @@ class TowerFeatures:
     dense: Tensor | None = None
     blocks: dict[int, Tensor] = field(default_factory=dict)
     token: Tensor | None = None
-    last_input: Tensor | None = None
+    last_block: LastBlock | None = None
     rotated: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TowerFeatures:
+        """Return the features with every tensor changed."""
+        tensors = {name: getattr(self, name) for name in ("dense", "token", "rotated")}
+        return TowerFeatures(
+            **{name: value if value is None else change(value) for name, value in tensors.items()},
+            blocks={index: change(block) for index, block in self.blocks.items()},
+            last_block=self.last_block and replace(self.last_block, input=change(self.last_block.input)),
+        )
 
     def float(self) -> TowerFeatures:
         """Return the features in fp32, for heads that run at another precision than towers."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return TowerFeatures(**{name: _in_fp32(value) for name, value in values.items()})
+        return self.map(Tensor.float)
 
 
 @dataclass(frozen=True)
@@ -135,12 +178,11 @@ class TextFeatures:
         return F.normalize(sums.index_add(0, self.class_of, self.embeddings), dim=-1)
 
     @cached_property
+    def per_word(self) -> Tensor:
+        """[Q, C] unit embeddings of the words: the mean over prompts, normalised again."""
+        return F.normalize(self.embeddings.mean(dim=1), dim=-1)
+
+    @cached_property
     def mean(self) -> Tensor:
         """[T, C] unit embeddings of the classes: the mean over words, then over prompts, each normalised again."""
         return F.normalize(self.per_class.mean(dim=1), dim=-1)
-
-
-def _in_fp32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float()
-    return {key: part.float() for key, part in value.items()} if isinstance(value, dict) else value

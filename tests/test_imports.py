@@ -23,7 +23,7 @@ MODULES = {
 }
 # A module imports from its own room and from rooms on lines further up, never from further down or beside.
 LEVELS = (
-    ("files", "structures", "errors", "plain_yaml", "scores"),
+    ("files", "structures", "errors", "plain_yaml", "scores", "caching"),
     ("config", "vocabulary", "channel_ranking"),
     ("visualization",),
     ("backbones",),

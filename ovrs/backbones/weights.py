@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ovrs.backbones.state_dict import WeightsError, sha256_of_file
+from ovrs.backbones.state_dict import sha256_of_file
+from ovrs.errors import WeightsError, choose
 
 Activation = Literal["quick_gelu", "gelu"]
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
@@ -229,8 +230,7 @@ def choose_activation(
         WeightsError: the configuration contradicts the catalogue (which may know two, see ``published_with``), or
             a local file comes without a word about its activation.
     """
-    if configured not in ("", "quick_gelu", "gelu"):
-        raise WeightsError(f"{key}.ACTIVATION must be 'quick_gelu', 'gelu' or '', got {configured!r}.")
+    choose(f"{key}.ACTIVATION", configured, ("quick_gelu", "gelu", ""))
     if entry is not None and entry.activation is not None:
         if configured not in ("", entry.activation, entry.published_with):
             raise WeightsError(
