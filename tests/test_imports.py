@@ -24,7 +24,7 @@ MODULES = {
 # A module imports from its own room and from rooms on lines further up, never from further down or beside.
 LEVELS = (
     ("files", "structures", "errors", "plain_yaml", "scores", "caching"),
-    ("config", "vocabulary", "channel_ranking"),
+    ("config", "vocabulary"),
     ("visualization",),
     ("backbones",),
     ("heads",),

@@ -33,9 +33,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
-from ovrs.channel_ranking import WEIGHTINGS, ChannelRanking, RankingError
 from ovrs.config import load_config
 from ovrs.engine import readable_errors
+from ovrs.heads.dr_seg.ranking_file import WEIGHTINGS, ChannelRanking, RankingError
 from ovrs.ranking import (
     FrozenTower,
     RankingOptions,

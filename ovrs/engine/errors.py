@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ovrs.backbones import WeightsError
-from ovrs.channel_ranking import RankingError
 from ovrs.config import ConfigError
 from ovrs.data import DataError
-from ovrs.errors import TrainingDiverged
+from ovrs.errors import TrainingDiverged, UserError
 from ovrs.evaluation import EvaluationError
 from ovrs.vocabulary import VocabularyError
 
@@ -24,7 +23,7 @@ USER_ERRORS = (
     ConfigError,
     DataError,
     EvaluationError,
-    RankingError,
+    UserError,
     VocabularyError,
     WeightsError,
     TrainingDiverged,

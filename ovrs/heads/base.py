@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from ovrs.config.options import Options, read_options, register_options
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 HeadType = TypeVar("HeadType", bound="type[Head]")
+
+# The key whose value decides whether a tower exists.
+TOWER_KEYS = {"vlm": "MODEL.VLM.NAME", "prior": "MODEL.PRIOR.NAME", "companion": "MODEL.COMPANION.ARCH"}
+# MODEL.PRIOR has a default, so a head that does not read it is no mistake.
+OPTIONAL_TOWERS = {"prior"}
+# How the logits that a loss trains become probabilities.
+ACTIVATIONS: dict[str, Literal["sigmoid", "softmax"]] = {"bce": "sigmoid", "ce": "softmax"}
+LOG_PERIOD = 20  # iterations between two lines of the training log
 
 
 @dataclass(frozen=True)
@@ -168,10 +178,81 @@ def build_head(cfg: CfgNode, towers: Mapping[str, TowerSpec]) -> Head:
             f"{TOWER_KEYS[tower]} is set, but {name} as configured asks for nothing of the tower {tower!r}: switch on "
             f"the option that reads it, or set {TOWER_KEYS[tower]} to ''."
         )
+    if any(True for _ in head.parameters()):  # one that nothing trains has a rule of its own
+        head.rule = replace(head.rule, activation=ACTIVATIONS.get(cfg.MODEL.LOSS.NAME, head.rule.activation))
     return head
 
 
-# The key whose value decides whether a tower exists.
-TOWER_KEYS = {"vlm": "MODEL.VLM.NAME", "prior": "MODEL.PRIOR.NAME", "companion": "MODEL.COMPANION.ARCH"}
-# MODEL.PRIOR has a default, so a head that does not read it is no mistake.
-OPTIONAL_TOWERS = {"prior"}
+# ---------------------------------------------------------------------- towers and blocks, for options that name them
+
+
+def needed(towers: Mapping[str, TowerSpec], name: str, wanted_by: str) -> TowerSpec:
+    """Return a tower.
+
+    Raises:
+        ConfigError: it does not exist; the message names the option that wants it and the key that gives it.
+    """
+    if name not in towers:
+        raise ConfigError(
+            f"{wanted_by} is on, but {TOWER_KEYS[name]} is empty: name a tower there, or turn the option off."
+        )
+    return towers[name]
+
+
+def blocks_of(tower: TowerSpec, configured: Sequence[int], levels: int, key: str) -> tuple[int, ...]:
+    """Return the blocks of a tower that guide a decoder, shallow to deep as configured or evenly spread.
+
+    Evenly spread are 3 and 7 of 12, 7 and 15 of 24, 5, 11 and 17 of 24. The last block is never among them.
+
+    Raises:
+        ConfigError: ``configured``, the value of ``key``, is not one block below the last per level.
+    """
+    depth = tower.depth
+    blocks = tuple(configured) or tuple((level + 1) * depth // (levels + 1) - 1 for level in range(levels))
+    if len(blocks) != levels or not all(0 <= block < depth - 1 for block in blocks):
+        raise ConfigError(
+            f"{key} must name {levels} blocks, one per decoder level, between 0 and {depth - 2}; got {list(blocks)}."
+        )
+    return blocks
+
+
+def grid_ratio(towers: Mapping[str, TowerSpec], name: str) -> Fraction:
+    """Return how many cells of a tower lie along the side of one cell of the vision-language model.
+
+    Raises:
+        ConfigError: neither grid is a whole multiple of the other.
+    """
+    vlm, tower = towers["vlm"], towers[name]
+    keys = [f"{TOWER_KEYS[which].rpartition('.')[0]}.INPUT_SIZE" for which in ("vlm", name)]
+    if bool(vlm.input_size) != bool(tower.input_size):
+        raise ConfigError(f"{keys[0]} and {keys[1]} must both be set or both be 0.")
+    if vlm.input_size:
+        ratio = Fraction(tower.input_size // tower.patch_size, vlm.input_size // vlm.patch_size)
+    else:
+        ratio = Fraction(vlm.patch_size, tower.patch_size)
+    if 1 not in (ratio.numerator, ratio.denominator):
+        raise ConfigError(
+            f"the towers' grids do not match: {keys[0]} {vlm.input_size} with patch {vlm.patch_size} and {keys[1]} "
+            f"{tower.input_size} with patch {tower.patch_size} give {ratio} cells per VLM cell; one grid must be a "
+            "whole multiple of the other."
+        )
+    return ratio
+
+
+# ---------------------------------------------------------------------- diagnostics
+
+
+def is_logged(head: Head) -> bool:
+    """Whether diagnostics of this pass go into the training log."""
+    return head.training and has_event_storage() and get_event_storage().iter % LOG_PERIOD == 0
+
+
+def log_scalars(group: str, **values: Tensor) -> None:
+    """Put diagnostics into the training log, as ``group/name``."""
+    scalars = {f"{group}/{name}": float(value.detach()) for name, value in values.items()}
+    get_event_storage().put_scalars(**scalars, smoothing_hint=False)
+
+
+def log_histogram(name: str, values: Tensor) -> None:
+    """Put a histogram of values in 0..1 into the training log."""
+    get_event_storage().put_histogram(name, values.detach().float().cpu(), bins=20)

@@ -2,7 +2,7 @@
 
 from ovrs.ranking.collect import ClassStatistics, RankingOptions, collect, grid_labels
 from ovrs.ranking.pilot import PilotStudy, study_single_channels
-from ovrs.ranking.rank import describe_ranking, rank_channels
+from ovrs.ranking.rank import describe_ranking, rank_channels, save_ranking
 from ovrs.ranking.tower import FrozenTower
 from ovrs.ranking.verify import RATIOS, RatioCurves, verify_ranking
 
@@ -17,6 +17,7 @@ __all__ = [
     "describe_ranking",
     "grid_labels",
     "rank_channels",
+    "save_ranking",
     "study_single_channels",
     "verify_ranking",
 ]

@@ -14,9 +14,9 @@ from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 from torch import Tensor
 
-from ovrs.channel_ranking import ChannelRanking, Floats
 from ovrs.config import ConfigError
 from ovrs.evaluation import ConfusionMatrix
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking, Floats
 from ovrs.ranking.labelled import labelled_set
 from ovrs.ranking.study import new_figure, write_study
 from ovrs.ranking.tower import FrozenTower

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from ovrs.channel_ranking import ChannelRanking
 from ovrs.data import Record, SegmentationMapper
 from ovrs.evaluation import ConfusionMatrix
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking
 from ovrs.inference import label_map
 from ovrs.ranking.labelled import progress
 from ovrs.ranking.tower import FrozenTower
