@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ovrs.backbones import WeightsError
 from ovrs.config import ConfigError
 from ovrs.data import DataError
-from ovrs.errors import TrainingDiverged, UserError
+from ovrs.errors import TrainingDiverged, UserError, VocabularyError, WeightsError
 from ovrs.evaluation import EvaluationError
-from ovrs.vocabulary import VocabularyError
 
 logger = logging.getLogger(__name__)
 
