@@ -31,9 +31,11 @@ LEVELS = (
     ("losses", "inference", "interop"),
     ("segmenter",),
     ("data",),
+    ("preparation",),
     ("evaluation", "gallery"),
     ("engine", "ranking"),
-    ("predictor", "demo"),
+    ("predictor",),
+    ("demo",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 
 from ovrs.data.augmentation import resize_image, resized_shape
-from ovrs.data.synthetic import render_scene
 from ovrs.segmenter import OpenVocabSegmenter
 
 TEXT, VLM_IMAGE, COMPANION, PRIOR, HEAD, REST = "text", "VLM image", "companion", "prior", "head", "rest"
@@ -42,12 +42,12 @@ def _within(function: Callable, stage: str, around: Callable[[str], AbstractCont
 
 
 def example_records(cfg: CfgNode, count: int, size: tuple[int, int], classes: int) -> list[dict[str, Any]]:
-    """Draw aerial scenes and prepare them as evaluation does.
+    """Draw patches of colour with grain and prepare them as evaluation does.
 
     Args:
         cfg: reads INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST.
-        count: number of records; equal calls draw equal scenes.
-        size: (height, width) of the files that they stand for, each at least 64.
+        count: number of records; equal calls draw equal images.
+        size: (height, width) of the files that they stand for, each at least 1.
         classes: number of class strings.
 
     Returns:
@@ -55,10 +55,11 @@ def example_records(cfg: CfgNode, count: int, size: tuple[int, int], classes: in
     """
     records = []
     for index in range(count):
-        image, _ = render_scene(np.random.default_rng(index), max(size))
-        image = resize_image(
-            image[: size[0], : size[1]], *resized_shape(*size, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-        )
+        rng = np.random.default_rng(index)
+        patches = rng.integers(32, 224, (size[0] // 32 + 2, size[1] // 32 + 2, 3), np.uint8)
+        image = cv2.resize(patches, size[::-1], interpolation=cv2.INTER_CUBIC)
+        image = cv2.add(image, rng.integers(0, 32, image.shape, np.uint8))
+        image = resize_image(image, *resized_shape(*size, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
         records.append(
             {
                 "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
