@@ -33,7 +33,9 @@ LEVELS = (
     ("data",),
     ("preparation",),
     ("evaluation", "gallery"),
-    ("engine", "ranking"),
+    ("engine",),
+    ("measure",),
+    ("ranking",),
     ("predictor",),
     ("demo",),
 )

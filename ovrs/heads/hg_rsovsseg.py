@@ -151,7 +151,7 @@ class HGRSOVSSegHead(Head):
             share = stage.guide([features])
             return lambda classes: share
         attention = self.attention[level]
-        attended = attention.attend(features, text)
+        attended = attention(features, text)
         return lambda classes: stage.guide([attention.guidance(attended, classes)])
 
     def _decode(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ovrs.channel_ranking import RankingError
+from ovrs.heads.blocks.work import as_published
 
 _UNKNOWN = -1
 
@@ -45,6 +46,8 @@ class ChannelSplit(nn.Module):
                 "False."
             )
         return features[:, self.order[: self.semantic]], features[:, self.order[self.semantic :]]
+
+    extra_work = as_published
 
     def recompose(self, semantic: Tensor, structural: Tensor) -> Tensor:
         """Undo :meth:`split`."""

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.heads.blocks.precision import full_precision
+
 COST_FUSIONS = ("ori_only", "ref_only", "mean", "concat", "add", "separate", "ugaf")
 
 _KERNEL = 7
@@ -196,7 +198,7 @@ class UncertaintyGate(nn.Module):
         if classes == 1:
             return cost.new_zeros(cost.shape[0], 1, *cost.shape[-2:])
         # At least fp32: cosines are divided by a small temperature.
-        with torch.autocast(cost.device.type, enabled=False):
+        with full_precision(cost):
             mean = (cost.detach() if self.detach else cost).mean(dim=2)
             probability = (mean / self.tau).softmax(dim=1)
             entropy = -(probability * (probability + _EPSILON).log()).sum(dim=1, keepdim=True)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.heads.blocks.cost_volume import cosine_cost
+from ovrs.heads.blocks.work import as_published
 
 
 class ProductAggregation(nn.Module):
@@ -17,6 +18,8 @@ class ProductAggregation(nn.Module):
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """[B, C, h, w] features of any length and [T, 1, C] unit embeddings -> F_a [B, T, C, h, w]."""
         return F.normalize(image, dim=1)[:, None] * text[None, :, 0, :, None, None]
+
+    extra_work = as_published
 
 
 class SimilarityAggregation(nn.Module):

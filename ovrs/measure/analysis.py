@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
-from unittest import mock
 
 import torch
 from detectron2.config import CfgNode
@@ -16,9 +15,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ovrs.engine.original_work import NORMS, TEXT_END, TEXT_NORMS, original_extra
 from ovrs.engine.setup import build_model
-from ovrs.engine.stages import REST, STAGES, TEXT, around_stages, example_records
+from ovrs.heads.blocks.work import NORMS
+from ovrs.measure.original_work import TEXT_END, TEXT_NORMS, original_extra
+from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.structures import TextFeatures
 from ovrs.vocabulary import Vocabulary
@@ -132,6 +132,7 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.PRECISION.TOWERS = cfg.MODEL.PRECISION.HEAD = "fp32"  # changes no count; autocast knows no such tensors
     cfg.MODEL.DR_SEG.SPSD.SELECT = "random"  # which channels are structural changes no count
     cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = classes  # tensors without content need no memory
     model = build_model(cfg, load_towers=False).eval()
@@ -158,12 +159,10 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
         sdpa_kernel(SDPBackend.MATH),  # attention as matrix products, which are counted on every device
         FlopCounterMode(display=False) as counter,
         around_stages(model, counting),
-        original_extra(model, model.vlm) as extra,
+        original_extra(model, model.head, model.vlm) as extra,
     ):
         _without_content(model, record["vocabulary"])
-        # Autocast knows no such device; precision changes no count.
-        with mock.patch.object(torch, "autocast", return_value=nullcontext()):
-            model([{**record, "image": record["image"].to("meta")}])
+        model([{**record, "image": record["image"].to("meta")}])
     hook.remove()
     macs[REST] = counter.get_total_flops() // 2 - sum(macs.values())
     return Analysis(parameters, {stage: macs[stage] for stage in STAGES}, dict(extra), classes, passes)

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ovrs.config import ConfigError, get_cfg, load_config
 from ovrs.engine import build_model
-from ovrs.engine.analysis import analyze, count_parameters
-from ovrs.engine.original_work import (
-    ATTENTION,
-    GUIDANCE,
-    LAST_BLOCK,
-    NORMS,
-    PADDING,
-    TEXT_END,
-    TEXT_NORMS,
-    UPSAMPLING,
-    _class_guidance,
-    _reduced_guidance,
-    original_extra,
-)
-from ovrs.engine.stages import HEAD, PRIOR, REST, TEXT, VLM_IMAGE
+from ovrs.errors import UserError
 from ovrs.heads.blocks.efficient import ClassFusion, ReducedAttention
+from ovrs.heads.blocks.work import ATTENTION, GUIDANCE, NORMS, PADDING, UPSAMPLING
+from ovrs.measure.analysis import analyze, count_parameters
+from ovrs.measure.original_work import LAST_BLOCK, TEXT_END, TEXT_NORMS, original_extra
+from ovrs.measure.stages import HEAD, PRIOR, REST, TEXT, VLM_IMAGE, example_records
 from ovrs.vocabulary import TEMPLATE_SETS
 
 # The tiny model of tests/conftest.py: widths of image tower, text tower, joint space, prior and cost maps.
 W, V, C, D, HIDDEN = 32, 16, 16, 24, 32
 CELLS, PRIOR_CELLS = 4 * 4, 8 * 8
 PASSES = 5  # four windows and the global view
-HG_CONFIG = Path(__file__).parents[2] / "configs" / "hg_rsovsseg" / "clip_vitl14_globe230k.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs"
+HG_CONFIG = CONFIGS / "hg_rsovsseg" / "clip_vitl14_globe230k.yaml"
 
 
 @pytest.fixture
@@ -142,25 +132,25 @@ def test_guidance_of_each_class_is_not_repeated(hg_cfg):
 
 
 @torch.no_grad()
-def macs_and_repetition(module: nn.Module, formula: Callable[..., int], *inputs: Any) -> int:
+def macs_and_repetition(module: nn.Module, *inputs: Any) -> int:
     """What a module multiplies, with what it would by repeating its guidance."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(*inputs)
-    return counter.get_total_flops() // 2 + formula(module, *inputs)
+    return counter.get_total_flops() // 2 + module.extra_work(*inputs)[GUIDANCE]
 
 
 @pytest.mark.parametrize("grid", [(4, 6), (5, 3)])
 def test_repeating_the_guidance_makes_every_class_cost_as_much_as_one_alone(grid):
     module, width, guidance = ReducedAttention(16, 2), 16, torch.randn(2, *grid, 16)
-    costs = [macs_and_repetition(module, _reduced_guidance, torch.randn(2, t, *grid, width), guidance) for t in (1, 5)]
+    costs = [macs_and_repetition(module, torch.randn(2, t, *grid, width), guidance) for t in (1, 5)]
     assert costs[1] == 5 * costs[0]
 
 
 @pytest.mark.parametrize("pooling", [1, 2])
 def test_repeating_the_guidance_makes_every_position_cost_as_much_as_one_alone(pooling):
     module, guidance = ClassFusion(16, 2), torch.randn(5, 16)
-    one = macs_and_repetition(module, _class_guidance, torch.randn(1, 5, pooling, pooling, 16), guidance, pooling)
-    many = macs_and_repetition(module, _class_guidance, torch.randn(2, 5, 4, 6, 16), guidance, pooling)
+    one = macs_and_repetition(module, torch.randn(1, 5, pooling, pooling, 16), guidance, pooling)
+    many = macs_and_repetition(module, torch.randn(2, 5, 4, 6, 16), guidance, pooling)
     assert many == one * 2 * 24 // pooling**2
 
 
@@ -168,8 +158,8 @@ def test_text_attention_in_full_costs_what_the_extra_says(hg_cfg):
     model = build_model(hg_cfg)
     attention, classes = model.head.attention[0], 5
     image, text = torch.randn(1, 32, 6, 7), torch.randn(classes, 48)
-    with original_extra(model, model.vlm) as extra, FlopCounterMode(display=False) as ours:
-        attention.guidance(attention.attend(image, text), slice(None))
+    with original_extra(model, model.head, model.vlm) as extra, FlopCounterMode(display=False) as ours:
+        attention.guidance(attention(image, text), slice(None))
     with FlopCounterMode(display=False) as naive:
         naive_attention(attention, image, text)
     weighting = classes * 32 * 6 * 7  # a product without a sum, which PyTorch does not count
@@ -194,9 +184,60 @@ def test_normalisation_is_counted_by_element(hg_cfg):
 def test_counting_leaves_the_model_as_it_was(hg_cfg):
     model = build_model(hg_cfg)
     before = {name: (len(module._forward_hooks), set(vars(module))) for name, module in model.named_modules()}
-    with original_extra(model, model.vlm):
-        assert "attend" in vars(model.head.attention[0])
+    with original_extra(model, model.head, model.vlm):
+        assert model.head.attention[0]._forward_hooks
     assert {n: (len(m._forward_hooks), set(vars(m))) for n, m in model.named_modules()} == before
+
+
+class Scale(nn.Module):
+    """A block that is made of nothing but its own parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+class Borrowing(nn.Module):
+    """A block that multiplies by the weights of a layer that never runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x):
+        return x * self.layer.weight[0, 0]
+
+
+@pytest.mark.parametrize("block", [Scale, Borrowing])
+def test_a_block_without_a_count_is_an_error_and_not_a_silent_zero(tiny_cfg, block):
+    model = build_model(tiny_cfg, load_towers=False).eval()
+    model.head.decoder.predictor = nn.Sequential(model.head.decoder.predictor, block())
+    records = example_records(tiny_cfg, 1, (64, 64), 3)
+    with (
+        pytest.raises(UserError, match=rf"decoder\.predictor\.1 \({block.__name__}\).*extra_work"),
+        torch.no_grad(),
+        original_extra(model, model.head, model.vlm),
+    ):
+        model(records)
+
+
+def test_a_normalisation_without_a_price_is_an_error(tiny_cfg):
+    model = build_model(tiny_cfg, load_towers=False)
+    model.head.decoder.stages[0].norm1 = nn.BatchNorm2d(32)
+    with (
+        pytest.raises(UserError, match=r"head\.decoder\.stages\.0\.norm1 is a BatchNorm2d"),
+        original_extra(model, model.head, model.vlm),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "demo").glob("[a-z]*.yaml")))
+def test_every_block_of_every_head_has_a_count(name):
+    analysis = analyze(load_config(CONFIGS / "demo" / f"{name}.yaml"), 3, (128, 128))
+    assert analysis.macs[HEAD] > 0
 
 
 def test_the_protocol_of_the_configuration_decides_the_number_of_passes(tiny_cfg):

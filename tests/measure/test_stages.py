@@ -3,7 +3,7 @@ from contextlib import contextmanager
 import torch
 
 from ovrs.engine import build_model
-from ovrs.engine.stages import HEAD, PRIOR, TEXT, VLM_IMAGE, around_stages, example_records
+from ovrs.measure.stages import HEAD, PRIOR, TEXT, VLM_IMAGE, around_stages, example_records
 
 
 def test_every_stage_of_a_pass_is_seen_and_the_model_is_left_as_it_was(tiny_cfg):

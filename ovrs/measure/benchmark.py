@@ -22,7 +22,7 @@ from torch import Tensor
 from ovrs.config import ConfigError
 from ovrs.engine.checkpoint import load_weights
 from ovrs.engine.setup import build_model
-from ovrs.engine.stages import REST, STAGES, TEXT, around_stages, example_records
+from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.vocabulary import TextBank
 

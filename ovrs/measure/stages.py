@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -23,22 +22,34 @@ STAGES = (TEXT, VLM_IMAGE, COMPANION, PRIOR, HEAD, REST)
 @contextmanager
 def around_stages(model: OpenVocabSegmenter, around: Callable[[str], AbstractContextManager]) -> Iterator[None]:
     """Within the block, run every stage of ``model`` inside ``around(stage)``; ``REST`` is what is in none."""
-    methods = [(TEXT, model.vlm, "encode_text"), (VLM_IMAGE, model.vlm, "encode_image"), (HEAD, model.head, "forward")]
-    further = ((COMPANION, model.companion), (PRIOR, model.prior))
-    methods += [(stage, tower, "forward") for stage, tower in further if tower is not None]
+    modules = {COMPANION: model.companion, PRIOR: model.prior, HEAD: model.head}
+    running: list[AbstractContextManager] = []
+
+    def begin(stage: str) -> None:
+        running.append(around(stage))
+        running[-1].__enter__()
+
+    def end(*_: object) -> None:
+        running.pop().__exit__(None, None, None)
+
+    def within(function: Callable, stage: str) -> Callable:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with around(stage):
+                return function(*args, **kwargs)
+
+        return wrapped
+
     with ExitStack() as stack:
-        for stage, owner, name in methods:
-            stack.enter_context(mock.patch.object(owner, name, _within(getattr(owner, name), stage, around)))
+        for stage, module in modules.items():
+            if module is not None:
+                before = module.register_forward_pre_hook(lambda *_, stage=stage: begin(stage))
+                stack.callback(before.remove)
+                stack.callback(module.register_forward_hook(end, always_call=True).remove)
+        for owner, name, stage in ((model.vlm, "encode_text", TEXT), (model.vlm, "encode_image", VLM_IMAGE)):
+            stack.callback(delattr, owner, name)
+            setattr(owner, name, within(getattr(owner, name), stage))
         yield
-
-
-def _within(function: Callable, stage: str, around: Callable[[str], AbstractContextManager]) -> Callable:
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with around(stage):
-            return function(*args, **kwargs)
-
-    return wrapped
 
 
 def example_records(cfg: CfgNode, count: int, size: tuple[int, int], classes: int) -> list[dict[str, Any]]:

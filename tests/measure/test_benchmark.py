@@ -1,9 +1,9 @@
 import pytest
 
 from ovrs.config import ConfigError
-from ovrs.engine import benchmark
-from ovrs.engine.benchmark import measure, table
-from ovrs.engine.stages import COMPANION, STAGES, TEXT
+from ovrs.measure import benchmark
+from ovrs.measure.benchmark import measure, table
+from ovrs.measure.stages import COMPANION, STAGES, TEXT
 
 SETTING = {"classes": 3, "images": 3, "size": (64, 64), "repeats": 2}
 
