@@ -20,8 +20,16 @@ from ovrs.structures import IGNORE_LABEL
 
 IGNORED = "(ignored)"
 
-# Parts of a card's source that describe and do not steer; a change there makes no other files.
-_DESCRIPTIVE = ("protocols", "layout", "counts", "image_size", "official_ignore_label", "md5", "expected_share")
+_WHOLE: dict[str, Any] = {}  # all of it
+_TILING = {"size": _WHOLE, "stride": _WHOLE, "edge": _WHOLE}
+# The facts that decide what is written, and of mappings the keys that do ("*": each). A change elsewhere is prose.
+DECIDING: dict[str, Any] = {
+    **dict.fromkeys(("labels", "splits", "family", "original_to_index", "source_colours", "colour_threshold"), _WHOLE),
+    **dict.fromkeys(("label_set", "side", "keep_empty", "split_ids", "other_ids", "original_splits"), _WHOLE),
+    **dict.fromkeys(("prefix", "draw"), _WHOLE),
+    "tiling": _TILING,
+    "merge_map": {"*": {"prefix": _WHOLE, "map": _WHOLE, "colour_threshold": _WHOLE, "tiling": _TILING}},
+}
 
 
 class Manifest:
@@ -130,9 +138,9 @@ class Manifest:
                 name: [split.images, split.image_suffix, split.labels, split.label_suffix]
                 for name, split in card.splits.items()
             },
-            **{key: value for key, value in card.source.items() if key not in _DESCRIPTIVE},
+            **card.source,
         }
-        return json.loads(json.dumps(facts))
+        return _deciding(json.loads(json.dumps(facts)))
 
     def _saved(self) -> list[dict]:
         try:
@@ -163,14 +171,23 @@ class Manifest:
         return entries[1:]
 
     def _require_same_facts(self, facts: Any) -> None:
-        own = self._facts()
-        if facts == own:
+        own, theirs = self._facts(), _deciding(facts) if isinstance(facts, dict) else {}
+        if theirs == own:
             return
-        keys = sorted(key for key in own if not isinstance(facts, dict) or facts.get(key) != own[key])
+        keys = sorted(key for key in own.keys() | theirs.keys() if theirs.get(key) != own.get(key))
         raise DataError(
             f"{self.path.parent} was prepared by other facts than those of {self._card.path} (they differ in "
-            f"{shortened(keys) or 'their number'}). Remove the folder, or choose another place with --out."
+            f"{shortened(keys)}). Remove the folder, or choose another place with --out."
         )
+
+
+def _deciding(facts: Any, keys: Mapping[str, Any] = DECIDING) -> Any:
+    """Leave out of facts what describes and does not steer, such as where a number comes from."""
+    if not keys or not isinstance(facts, dict):
+        return facts
+    if "*" in keys:
+        return {name: _deciding(part, keys["*"]) for name, part in facts.items() if isinstance(part, dict)}
+    return {key: _deciding(facts[key], keys[key]) for key in keys if key in facts}
 
 
 def class_pixels(card: DatasetCard, values: dict[int, int]) -> dict[str, int]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import pytest
 from miniatures import card_of, written
 from PIL import Image
 
+from ovrs import preparation
 from ovrs.data import DataError, load_card
-from ovrs.preparation import PairJob, find_card, prepare, recipe_for
+from ovrs.preparation import PairJob, check, find_card, prepare, recipe_for
+from ovrs.preparation.manifest import DECIDING
 from ovrs.preparation.parallel import in_processes
 
 CARD = card_of("hg_loveda_6", counts={"train": 8, "val": 8})
@@ -275,9 +278,29 @@ def test_folder_prepared_by_other_facts_is_refused(rural, prepared, out):
     assert written(out) == before
 
 
-def test_note_in_a_card_makes_no_other_files(rural, prepared):
+def test_prose_in_a_card_makes_no_other_files(rural, prepared, out):
     prepared(CARD, rural)
-    assert prepared(card_of("hg_loveda_6", counts={"train": 9}, image_size="512 x 512"), rural).done == 4
+    tiling = {**CARD.source["tiling"], "provenance": "the paper, p. 3"}
+    prose = {"counts": {"train": 9}, "original_encoding": "bytes", "protocols": ["mine"], "anything": "else"}
+    noted = card_of("hg_loveda_6", tiling=tiling, **prose)
+    assert prepared(noted, rural).done == 4
+    assert check(noted, out).problems == []
+
+
+def test_manifest_that_holds_prose_is_still_good(rural, prepared, out):
+    prepared(CARD, rural)
+    content = json.loads((out / MANIFEST).read_text())
+    content["facts"].update(original_encoding="bytes", tiling={**content["facts"]["tiling"], "provenance": "paper"})
+    (out / MANIFEST).write_text(json.dumps(content))
+    assert prepared(CARD, rural).done == 4
+
+
+def test_every_fact_that_the_room_reads_decides_or_is_known_not_to():
+    folder = Path(preparation.__file__).parent
+    code = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    read = set(re.findall(r'(?:fact\(card, |source\.get\(|" in card\.source|key = )"(\w+)"', code))
+    assert {"tiling", "draw", "merge_map", "side", "original_to_index", "source_colours", "colour_threshold"} <= read
+    assert read - DECIDING.keys() == {"counts", "expected_share", "md5"}
 
 
 def test_damaged_manifest_is_named(rural, prepared, out):
