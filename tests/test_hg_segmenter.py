@@ -14,7 +14,7 @@ from ovrs.backbones import WeightsError, build_vlm
 from ovrs.engine import load_weights
 from ovrs.engine.optimizer import build_optimizer
 from ovrs.inference import label_map
-from ovrs.interop import LAYOUTS
+from ovrs.zoo import LAYOUTS
 from ovrs.segmenter import OpenVocabSegmenter
 
 CLASSES = ("grass", "water", "a roof")

@@ -19,7 +19,7 @@ from golden import fill
 
 from ovrs.backbones.state_dict import load_strictly
 from ovrs.config import get_cfg
-from ovrs.interop import from_any_layout
+from ovrs.zoo import from_any_layout
 from ovrs.segmenter import OpenVocabSegmenter
 
 FOLDER = Path(fill.__file__).parent

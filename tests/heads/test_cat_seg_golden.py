@@ -23,7 +23,7 @@ from golden_case import (
     without_numbers,
 )
 
-from ovrs.interop import LAYOUTS
+from ovrs.zoo import LAYOUTS
 from ovrs.segmenter import OpenVocabSegmenter
 
 CAT_SEG = LAYOUTS["CAT-Seg"]

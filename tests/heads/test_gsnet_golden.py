@@ -28,7 +28,7 @@ from golden_case import (
 
 from ovrs.config import get_cfg
 from ovrs.engine.optimizer import parameter_groups
-from ovrs.interop import LAYOUTS
+from ovrs.zoo import LAYOUTS
 from ovrs.segmenter import OpenVocabSegmenter
 
 GSNET = LAYOUTS["GSNet"]

@@ -17,7 +17,7 @@ from ovrs.backbones.position_embedding import adapt_position_embedding
 from ovrs.backbones.state_dict import load_strictly
 from ovrs.config import load_config
 from ovrs.heads import HGRSOVSSegHead
-from ovrs.interop import LAYOUTS, from_any_layout
+from ovrs.zoo import LAYOUTS, from_any_layout
 from ovrs.losses import CrossEntropy
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.structures import ImageFeatures, TextFeatures, TowerSpec

@@ -40,13 +40,17 @@ class Layout:
     unread: Mapping[str, float] = field(default_factory=dict)
     fused_attention: bool = False
 
+    def drops(self, name: str) -> bool:
+        """Whether an official tensor has no place in this project: it follows from the geometry, or nothing reads it."""
+        return _matches_any(name, self.dropped)
+
     def to_ours(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename official tensors into this project's names.
 
         Raises:
             WeightsError: tensors that no rule knows.
         """
-        state = split_fused_attention({n: t for n, t in state.items() if not _matches_any(n, self.dropped)})
+        state = split_fused_attention({n: t for n, t in state.items() if not self.drops(n)})
         renamed = {_rename(name, self.rules): tensor for name, tensor in state.items()}
         if None in renamed:
             unknown = [name for name in state if _rename(name, self.rules) is None]
@@ -258,9 +262,12 @@ def _hg_rsovsseg() -> Layout:
 LAYOUTS = {layout.name: layout for layout in (_rskt_seg(), _cat_seg(), _gsnet(), _hg_rsovsseg())}
 
 
+def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
+    """Return the original project whose names ``state`` has; ``None`` for others, this project's among them."""
+    return next((layout for layout in LAYOUTS.values() if layout.marker in state), None)
+
+
 def from_any_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return ``state`` in this project's names, whichever known project it comes from."""
-    for layout in LAYOUTS.values():
-        if layout.marker in state:
-            return layout.to_ours(state)
-    return state
+    layout = layout_of(state)
+    return layout.to_ours(state) if layout else state

@@ -12,7 +12,7 @@ from golden import fill
 
 from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
 from ovrs.config import get_cfg
-from ovrs.interop import LAYOUTS, from_any_layout
+from ovrs.zoo import LAYOUTS, from_any_layout
 from ovrs.segmenter import OpenVocabSegmenter
 
 GSNET = LAYOUTS["GSNet"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
 from ovrs.config import get_cfg
-from ovrs.interop import LAYOUTS, from_any_layout
+from ovrs.zoo import LAYOUTS, from_any_layout
 from ovrs.segmenter import OpenVocabSegmenter
 
 REMOTE = "sem_seg_head.predictor.clip_model_remote."

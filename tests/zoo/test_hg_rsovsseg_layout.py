@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ovrs.heads import HGRSOVSSegHead
-from ovrs.interop import LAYOUTS
+from ovrs.zoo import LAYOUTS
 from ovrs.structures import TowerSpec
 
 LAYOUT = LAYOUTS["HG-RSOVSSeg"]
