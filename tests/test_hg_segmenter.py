@@ -14,8 +14,8 @@ from ovrs.backbones import WeightsError, build_vlm
 from ovrs.engine import load_weights
 from ovrs.engine.optimizer import build_optimizer
 from ovrs.inference import label_map
-from ovrs.zoo import LAYOUTS
 from ovrs.segmenter import OpenVocabSegmenter
+from ovrs.zoo import LAYOUTS
 
 CLASSES = ("grass", "water", "a roof")
 

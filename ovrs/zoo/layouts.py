@@ -41,7 +41,7 @@ class Layout:
     fused_attention: bool = False
 
     def drops(self, name: str) -> bool:
-        """Whether an official tensor has no place in this project: it follows from the geometry, or nothing reads it."""
+        """Whether an official tensor has no place here: it follows from the geometry, or nothing reads it."""
         return _matches_any(name, self.dropped)
 
     def to_ours(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

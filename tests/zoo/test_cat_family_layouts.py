@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
 from ovrs.config import get_cfg
-from ovrs.zoo import LAYOUTS, from_any_layout
 from ovrs.segmenter import OpenVocabSegmenter
+from ovrs.zoo import LAYOUTS, from_any_layout
 
 REMOTE = "sem_seg_head.predictor.clip_model_remote."
 LAYER = re.compile(r"(.*\.transformer\.layers\.)(\d+)(\..*)")

@@ -12,8 +12,8 @@ from golden import fill
 
 from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
 from ovrs.config import get_cfg
-from ovrs.zoo import LAYOUTS, from_any_layout
 from ovrs.segmenter import OpenVocabSegmenter
+from ovrs.zoo import LAYOUTS, from_any_layout
 
 GSNET = LAYOUTS["GSNet"]
 CLIP = "sem_seg_head.predictor.clip_model."

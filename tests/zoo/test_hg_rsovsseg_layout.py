@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ovrs.heads import HGRSOVSSegHead
-from ovrs.zoo import LAYOUTS
 from ovrs.structures import TowerSpec
+from ovrs.zoo import LAYOUTS
 
 LAYOUT = LAYOUTS["HG-RSOVSSeg"]
 MANIFEST = Path(__file__).parents[1] / "golden" / "hg_rsovsseg_vitl14_manifest.json"
