@@ -11,12 +11,19 @@ from detectron2.modeling import META_ARCH_REGISTRY
 import ovrs.segmenter
 from ovrs.backbones import CATALOGUE, build_prior, build_vlm
 from ovrs.backbones.weights import choose_activation, find_entry
-from ovrs.config import load_config
+from ovrs.config import list_papers, load_config, load_paper
 from ovrs.data import built_in_cards
 from ovrs.segmenter import OpenVocabSegmenter
 
-FOLDER = Path(__file__).parents[1] / "configs"
-FILES = sorted(FOLDER.rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+FILES = sorted(file.relative_to(FOLDER).as_posix() for file in FOLDER.rglob("*.yaml") if file.parent.name != "papers")
+ROWS = [
+    f"papers/{paper}.yaml:{table.key}/{row.key}"
+    for paper in list_papers()
+    for table in load_paper(paper).tables.values()
+    for row in table.rows.values()
+    if row.config is not None
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +49,16 @@ def build_once(built, monkeypatch):
     monkeypatch.setattr(ovrs.segmenter, "build_prior", sharing(build_prior))
 
 
-@pytest.fixture(params=FILES, ids=lambda path: path.relative_to(FOLDER).as_posix())
+@pytest.fixture(params=[*FILES, *ROWS])
 def shipped(request):
     return load_config(request.param)
 
 
 def test_there_are_configurations():
-    assert FOLDER / "Base-OVRS.yaml" in FILES
+    assert "Base-OVRS.yaml" in FILES
     assert len(FILES) > 1
+    assert "papers/dr_seg.yaml:table6/k_20" in ROWS
+    assert len(ROWS) > 100
 
 
 @pytest.mark.usefixtures("build_once")
