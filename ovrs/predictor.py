@@ -14,6 +14,7 @@ from ovrs.config import ConfigError, load_config
 from ovrs.data.augmentation import resize_image, resized_shape
 from ovrs.data.reading import read_image
 from ovrs.engine import build_model, load_weights
+from ovrs.inference import resolve_device
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,7 @@ class Predictor:
             raise ConfigError("MODEL.WEIGHTS is empty; a predictor needs a trained checkpoint.")
         cfg = cfg.clone()
         cfg.defrost()
-        if not torch.cuda.is_available():
-            cfg.MODEL.DEVICE = "cpu"
-        elif cfg.MODEL.DEVICE == "auto":
-            cfg.MODEL.DEVICE = "cuda"
+        cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE, fall_back=True)
         self.cfg = cfg
         self.model = build_model(cfg).eval()
         load_weights(self.model, cfg.MODEL.WEIGHTS)

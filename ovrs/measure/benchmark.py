@@ -22,6 +22,7 @@ from torch import Tensor
 from ovrs.config import ConfigError
 from ovrs.engine.checkpoint import load_weights
 from ovrs.engine.setup import build_model
+from ovrs.inference import resolve_device
 from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.vocabulary import TextBank
@@ -143,8 +144,7 @@ def _with_precision(cfg: CfgNode, precision: str) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.PRECISION.TOWERS = cfg.MODEL.PRECISION.HEAD = precision
-    if cfg.MODEL.DEVICE == "auto":
-        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     return cfg
 
 

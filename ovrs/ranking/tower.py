@@ -16,7 +16,7 @@ from ovrs.backbones import VLM, build_vlm
 from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.backbones.weights import fetch
 from ovrs.config import ConfigError
-from ovrs.inference import whole_image_scores
+from ovrs.inference import apply_precision, resolve_device, whole_image_scores
 from ovrs.structures import FeatureRequest
 from ovrs.vocabulary import TEMPLATE_SETS, TextBank, Vocabulary
 
@@ -72,9 +72,7 @@ class FrozenTower:
             WeightsError: see :mod:`ovrs.backbones.weights`.
         """
         node = cfg.MODEL.VLM
-        device = cfg.MODEL.DEVICE
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        apply_precision(cfg)
         if not node.WEIGHTS and cfg.SEED < 0:
             logger.warning("MODEL.VLM.WEIGHTS is empty and SEED negative: training will start from another tower.")
         try:
@@ -90,7 +88,7 @@ class FrozenTower:
             templates=Vocabulary.templates_of(cfg),
             synonyms=cfg.VOCABULARY.SYNONYMS,
             sha256=sha256_of_file(fetch(node.WEIGHTS, "MODEL.VLM")) if node.WEIGHTS else "",
-            device=device,
+            device=resolve_device(cfg.MODEL.DEVICE),
         )
 
     def dense(self, image: Tensor) -> Tensor:

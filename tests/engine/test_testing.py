@@ -28,7 +28,7 @@ def test_sets_of_one_run_are_each_scored_with_their_own_words_and_protocol(run_c
         protocol = report["datasets"][name]["protocol"]
         assert protocol["vocabulary"]["classes"] == list(classes)
         assert protocol["dataset"]["images"] == images
-        assert protocol["model"]["weights_sha256"] == sha256_of_file(path)
+        assert protocol["weights"]["sha256"] == sha256_of_file(path)
         assert 0 <= report["datasets"][name]["figures"]["mIoU"] <= 100
         assert tuple(classes) in asked
     assert report["average"]["datasets"] == names
