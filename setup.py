@@ -51,7 +51,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ovrs", "ovrs.*"]),
-    package_data={"ovrs": ["data/cards/*.yaml"]},
+    package_data={"ovrs": ["data/cards/*.yaml", "zoo/catalogue.yaml"]},
     python_requires=">=3.10",
     install_requires=REQUIRED,
     extras_require=EXTRAS,

@@ -25,8 +25,8 @@ import sys
 from tabulate import tabulate
 
 from ovrs.data import built_in_cards, data_root
-from ovrs.data.prepare import RECIPES, CheckReport, check, find_card, prepare
 from ovrs.engine import readable_errors
+from ovrs.preparation import RECIPES, CheckReport, check, find_card, prepare
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from ovrs.data.augmentation import resize_image, resized_shape
 from ovrs.data.reading import read_image
 from ovrs.engine import build_model, load_weights
 from ovrs.errors import ConfigError, DataError
+from ovrs.inference import resolve_device
 from ovrs.scores import ScoreRule
 from ovrs.segmenter import EncodedImages, Segmentation
 from ovrs.structures import Sample
@@ -72,10 +73,7 @@ class Predictor:
     def __init__(self, cfg: CfgNode) -> None:
         cfg = cfg.clone()
         cfg.defrost()
-        if not torch.cuda.is_available():
-            cfg.MODEL.DEVICE = "cpu"
-        elif cfg.MODEL.DEVICE == "auto":
-            cfg.MODEL.DEVICE = "cuda"
+        cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE, fall_back=True)
         self.cfg = cfg
         self.model = build_model(cfg).eval()
         if cfg.MODEL.WEIGHTS:
@@ -188,9 +186,7 @@ class Predictor:
         self, encoded: EncodedImages, classes: Sequence[str], threshold: float | None, probabilities: bool
     ) -> list[Prediction]:
         vocabulary, rule, names = self._question(classes, threshold)
-        return [
-            _prediction(result, names, probabilities) for result in self.model.decode(encoded, vocabulary, rule)
-        ]
+        return [_prediction(result, names, probabilities) for result in self.model.decode(encoded, vocabulary, rule)]
 
 
 def _prediction(result: Segmentation, names: tuple[str, ...], probabilities: bool) -> Prediction:

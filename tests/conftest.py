@@ -25,7 +25,7 @@ from detectron2.utils import logger as detectron2_logger
 
 from ovrs.backbones import DinoPrior, OpenClipVLM, build_towers, build_vlm
 from ovrs.config import get_cfg
-from ovrs.data.synthetic import write_scenes
+from ovrs.demo import write_scenes
 from ovrs.engine import Trainer, prepare_run
 
 LOGGERS = ("fvcore", "detectron2", "ovrs", "detectron2.engine.train_loop")

@@ -14,8 +14,8 @@ from ovrs.backbones import build_vlm
 from ovrs.engine import load_weights
 from ovrs.engine.optimizer import build_optimizer
 from ovrs.errors import ConfigError, WeightsError
-from ovrs.interop import LAYOUTS
 from ovrs.segmenter import OpenVocabSegmenter
+from ovrs.zoo import LAYOUTS
 
 CLASSES = ("grass", "water", "a roof")
 

@@ -27,13 +27,18 @@ LEVELS = (
     ("config", "vocabulary"),
     ("visualization",),
     ("backbones",),
+    ("zoo",),
     ("heads",),
-    ("losses", "inference", "interop"),
+    ("losses", "inference"),
     ("segmenter",),
     ("data",),
+    ("preparation",),
     ("evaluation", "gallery"),
-    ("engine", "ranking"),
-    ("predictor", "demo"),
+    ("engine",),
+    ("measure",),
+    ("ranking",),
+    ("predictor",),
+    ("demo",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -30,8 +30,8 @@ from pathlib import Path
 
 from ovrs.config import load_config
 from ovrs.engine import readable_errors
-from ovrs.engine.analysis import analyze
 from ovrs.files import replacing
+from ovrs.measure.analysis import analyze
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ import torch
 
 from ovrs.config import load_config
 from ovrs.engine import readable_errors
-from ovrs.engine.benchmark import measure, table
 from ovrs.files import replacing
+from ovrs.measure.benchmark import measure, table
 
 
 def main() -> None:

@@ -24,8 +24,7 @@ from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
 from ovrs import Predictor
-from ovrs.data.synthetic import CLASSES
-from ovrs.demo import DemoFailed, DemoScenes, report_of, train_on_scenes
+from ovrs.demo import CLASSES, DemoFailed, DemoScenes, report_of, train_on_scenes
 from ovrs.engine import readable_errors
 from ovrs.files import replacing
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from ovrs.backbones.state_dict import read_state_dict
 from ovrs.engine import readable_errors
 from ovrs.files import replacing
-from ovrs.interop import LAYOUTS, from_any_layout
+from ovrs.zoo import LAYOUTS, from_any_layout
 
 
 def main() -> None:

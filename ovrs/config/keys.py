@@ -1,4 +1,4 @@
-"""Every configuration key of OVRS, its default and its meaning, and a strict, safe YAML reader.
+"""Every configuration key of OVRS, its default and its meaning.
 
 The defaults describe GSNet as published (ViT-B/16 at 384, LandDiscover50K recipe); a YAML file says
 what differs. Keys that Detectron2 has already keep their names and meanings.
@@ -6,22 +6,15 @@ what differs. Keys that Detectron2 has already keep their names and meanings.
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
-import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as _detectron2_cfg
 
-from ovrs.config.options import OPTION_GROUPS, options_node, path_keys
-from ovrs.errors import ConfigError
-from ovrs.plain_yaml import read_plain_yaml
+from ovrs.config.options import OPTION_GROUPS, options_node
 
-BASE_KEY = "_BASE_"
-# Values that name a file; looked up beside the YAML that sets them before the working directory.
+# Values that may name a file; looked up beside the YAML that sets them before the working directory. Options say so
+# themselves.
 PATH_KEYS = ("MODEL.VLM.ARCH", "MODEL.COMPANION.ARCH")
 # Modules whose import registers option groups; they enter as those of other packages do.
 BUILT_IN = ("ovrs.heads",)
@@ -33,6 +26,9 @@ CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
 
 def add_ovrs_config(cfg: CfgNode) -> None:
     """Add all OVRS keys to a Detectron2 configuration, in place."""
+    # Modules to import before the keys are read (names, or .py files beside the YAML): they register heads, options and
+    # data sets of your own. The lists of base files add up.
+    cfg.IMPORTS = []
     _add_model(cfg)
     _add_option_groups(cfg)
     _add_vocabulary(cfg)
@@ -84,6 +80,9 @@ def _add_model(cfg: CfgNode) -> None:
     model.PRECISION = CfgNode()
     model.PRECISION.TOWERS = "fp32"
     model.PRECISION.HEAD = "fp32"
+    # On a GPU, "fp32" products and convolutions may round their factors to TF32's 10 bits: several times faster, as the
+    # published models were trained.
+    model.PRECISION.TF32 = True
 
     model.SEM_SEG_HEAD.NAME = "GSNetHead"  # an entry of SEM_SEG_HEADS_REGISTRY
     model.SEM_SEG_HEAD.CLASS_CHUNK = 0  # classes per pass of the decoder at inference; 0 chooses by memory
@@ -193,122 +192,3 @@ def get_cfg() -> CfgNode:
     cfg = _detectron2_cfg()
     add_ovrs_config(cfg)
     return cfg
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """Read a YAML file (with ``_BASE_`` inheritance) and command-line overrides onto the defaults.
-
-    Args:
-        path: the YAML file. Only plain YAML is accepted: no tags that would run code.
-        overrides: alternating keys and values, as typed on the command line.
-
-    Returns:
-        The merged configuration, not frozen.
-
-    Raises:
-        ConfigError: unreadable file, unsafe tag, unknown key, wrong type. The message names the file
-            and key, and the nearest valid key for an unknown one.
-    """
-    cfg = get_cfg()
-    for file, content in _with_bases(Path(path)):
-        _merge(cfg, content, str(file))
-    if len(overrides) % 2:
-        raise ConfigError(f"command line: overrides come in pairs KEY VALUE, got {len(overrides)} words: {overrides}.")
-    for key, text in zip(overrides[::2], overrides[1::2], strict=True):
-        keys = key.split(".")
-        _assign(cfg, keys, _parse(text, _find(cfg, keys)), "command line")
-    return cfg
-
-
-def _parse(text: str, default: Any) -> Any:
-    """Return a word of the command line as YAML would read it; text stays text where the key holds text."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    # An empty word is YAML's null, "2024" a number, "C: x" a mapping.
-    return text if isinstance(default, str) and not isinstance(value, str) else value
-
-
-def _with_bases(path: Path, inheriting: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
-    """Return (file, content) pairs, bases first."""
-    if path.resolve() in inheriting:
-        raise ConfigError(f"{path}: {BASE_KEY} leads back to the file itself.")
-    content = read_plain_yaml(path, "config file", ConfigError) or {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected 'KEY: value' pairs, found a {type(content).__name__}.")
-
-    base = content.pop(BASE_KEY, None)
-    chain = [(path, content)]
-    if base is not None:
-        if not isinstance(base, str):
-            raise ConfigError(f"{path}: {BASE_KEY} must be the path of one file, got {base!r}.")
-        base_path = Path(base).expanduser()
-        if not base_path.is_absolute():
-            base_path = path.parent / base_path
-        if not base_path.exists():
-            raise ConfigError(f"{path}: {BASE_KEY} names {base_path}, which does not exist; correct the path.")
-        chain = _with_bases(base_path, (*inheriting, path.resolve())) + chain
-    return chain
-
-
-def _merge(cfg: CfgNode, content: dict, source: str, prefix: tuple[str, ...] = ()) -> None:
-    for key, value in content.items():
-        keys = (*prefix, str(key))
-        if isinstance(value, dict) and isinstance(_find(cfg, keys), CfgNode):
-            _merge(cfg, value, source, keys)
-        else:
-            if ".".join(keys) in (*PATH_KEYS, *path_keys()) and isinstance(value, str):
-                beside = Path(source).parent / value
-                value = (
-                    str(beside.resolve()) if beside.is_file() else value
-                )  # absolute: config.yaml is used from anywhere
-            _assign(cfg, keys, value, source)
-
-
-def _find(cfg: CfgNode, keys: Sequence[str]) -> Any:
-    node: Any = cfg
-    for key in keys:
-        node = node.get(key) if isinstance(node, CfgNode) else None
-    return node
-
-
-def _assign(cfg: CfgNode, keys: Sequence[str], value: Any, source: str) -> None:
-    name = ".".join(keys)
-    parent = _find(cfg, keys[:-1])
-    if not isinstance(parent, CfgNode) or keys[-1] not in parent:
-        nearest = difflib.get_close_matches(name, list(_names(cfg)), n=1, cutoff=0.0)
-        raise ConfigError(f"{source}: unknown key {name}. The nearest valid key is {nearest[0]}.")
-    parent[keys[-1]] = _coerce(parent[keys[-1]], value, f"{source}: {name}")
-
-
-def _names(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
-    """Yield the full names of all keys and groups of keys."""
-    for key, value in cfg.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, CfgNode):
-            yield from _names(value, f"{prefix}{key}.")
-
-
-def _coerce(default: Any, value: Any, where: str) -> Any:
-    """Return ``value`` as the type of ``default``, or raise."""
-    if isinstance(default, CfgNode):
-        raise ConfigError(f"{where} is a group of keys, not a value; the group has {', '.join(default)}.")
-    remedy = ""
-    if isinstance(default, (list, tuple)):
-        remedy = " Write a list: [a, b]."
-        if isinstance(value, (list, tuple)):
-            if default and all(isinstance(item, float) for item in default):
-                value = [_coerce(default[0], item, f"{where}, item {i}") for i, item in enumerate(value)]
-            return type(default)(value)
-    elif isinstance(default, float) and not isinstance(value, bool):
-        try:  # YAML reads "1e-4" as a string
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    elif default is None or type(value) is type(default):
-        return value
-    raise ConfigError(
-        f"{where} must be of type {type(default).__name__} (default {default!r}), got {value!r} "
-        f"of type {type(value).__name__}.{remedy}"
-    )

@@ -15,6 +15,9 @@ class index 0..T-1, and ``IGNORE_LABEL`` for pixels that do not count; a card sa
       val: {images: val/images, labels: val/masks}
     image_suffix: .jpg
     label_suffix: _mask.png             # the stem is what is left without the suffix: both sides must agree
+
+A card of the same classes says ``inherit: other.yaml`` (a path from its own folder, or the name of a built-in card):
+what it does not say itself stands there, but for names, splits, notes and the facts of ``source``.
 """
 
 from __future__ import annotations
@@ -39,6 +42,10 @@ Colour = tuple[int, int, int]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _HEX_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 _BYTE = range(256)
+BUILT_IN_CARDS = Path(__file__).parent / "cards"
+_INHERITED = "classes metadata_classes labels palette image_suffix label_suffix gsd_m licence homepage"
+# Prose; anything may stand there, and nothing reads it.
+_UNREAD = "role provenance"
 
 
 @dataclass(frozen=True)
@@ -107,12 +114,10 @@ class DatasetCard:
         splits: by name; empty for cards that only document a nomenclature.
         aliases: {other registered name: split}.
         palette: one RGB colour per class, or None.
-        role: what the protocol uses it for.
         gsd_m: ground sampling distance in metres, a number or a description.
         licence: terms as far as known.
         homepage: where to get it.
         notes: what a user should know.
-        provenance: where each fact comes from.
         source: facts about the original archive, for preparation tools; free form.
         path: the file that the card was read from.
     """
@@ -125,12 +130,10 @@ class DatasetCard:
     splits: Mapping[str, Split]
     aliases: Mapping[str, str]
     palette: tuple[Colour, ...] | None
-    role: str
     gsd_m: float | str | None
     licence: str
     homepage: str
     notes: tuple[str, ...]
-    provenance: Mapping[str, Any] = field(repr=False)
     source: Mapping[str, Any] = field(repr=False)
     path: Path
 
@@ -151,11 +154,7 @@ def load_card(path: str | Path) -> DatasetCard:
             type, or values contradict each other. The message names the file, the key and the remedy.
     """
     path = Path(path)
-    node = Node(read_plain_yaml(path, "data card", DataError), str(path))
-    node.allow(
-        "name title role classes metadata_classes labels palette splits image_suffix label_suffix aliases "
-        "gsd_m licence homepage notes provenance source"
-    )
+    node = Node(_with_inherited(path, ()), str(path))
     name = _identifier(node.text("name"), node.where("name"))
     classes = node.texts("classes")
     try:
@@ -193,15 +192,37 @@ def load_card(path: str | Path) -> DatasetCard:
         splits=splits,
         aliases=dict(aliases),
         palette=_palette(node, len(classes)),
-        role=node.text("role", ""),
         gsd_m=node.get("gsd_m", (float, int, str, type(None)), "a number, a text or null", None),
         licence=node.text("licence", ""),
         homepage=node.text("homepage", ""),
         notes=node.texts("notes", ()),
-        provenance=node.child("provenance").content,
         source=node.child("source").content,
         path=path,
     )
+
+
+def _with_inherited(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
+    """Read a card, completed by what it inherits; ``heirs`` are the cards that led to it."""
+    node = Node(read_plain_yaml(path, "data card", DataError), str(path))
+    node.allow(f"name title inherit splits aliases notes source {_INHERITED} {_UNREAD}")
+    other = node.text("inherit", "")
+    if not other:
+        return node.content
+    target = (
+        path.parent / Path(other).expanduser()
+        if other.endswith((".yaml", ".yml"))
+        else BUILT_IN_CARDS / f"{other}.yaml"
+    )
+    if target.resolve() in (heir.resolve() for heir in (*heirs, path)):
+        raise DataError(f"{node.where('inherit')}: {other} inherits from this card in turn; let one stand alone.")
+    if not target.is_file():
+        names = [card.stem for card in BUILT_IN_CARDS.glob("*.yaml")]
+        raise DataError(
+            f"{node.where('inherit')}: there is no card {target}. Give a path from the folder of this card, or the "
+            f"name of a built-in card; the nearest is {nearest(other, names)}."
+        )
+    inherited = _with_inherited(target, (*heirs, path))
+    return {**{key: inherited[key] for key in _INHERITED.split() if key in inherited}, **node.content}
 
 
 def _identifier(text: Any, where: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovrs.data.card import DatasetCard, Split, load_card
+from ovrs.data.card import BUILT_IN_CARDS, DatasetCard, Split, load_card
 from ovrs.data.errors import DataError, nearest
 from ovrs.data.pairing import list_records
 from ovrs.structures import IGNORE_LABEL
@@ -27,7 +27,6 @@ ROOT_VARIABLE = "DETECTRON2_DATASETS"
 CARDS_VARIABLE = "OVRS_DATASETS"
 DEFAULT_ROOT = "datasets"
 
-_BUILT_IN = Path(__file__).parent / "cards"
 _CARD_PATH = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<split>[^:/\\]+))?")
 
 _logger = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ def list_datasets(root: str | Path = "") -> list[DatasetSummary]:
 @lru_cache(maxsize=1)
 def built_in_cards() -> tuple[DatasetCard, ...]:
     """Return all cards that come with the package, sorted by name."""
-    return tuple(load_card(path) for path in sorted(_BUILT_IN.glob("*.yaml")))
+    return tuple(load_card(path) for path in sorted(BUILT_IN_CARDS.glob("*.yaml")))
 
 
 def data_root(root: str | Path = "") -> Path:

@@ -13,7 +13,7 @@ from torch import nn
 from ovrs.backbones.state_dict import load_strictly, read_checkpoint, read_state_dict, sha256_of_file
 from ovrs.errors import WeightsError
 from ovrs.files import replacing
-from ovrs.interop import from_any_layout
+from ovrs.zoo import from_any_layout
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ STATE = ("model", "optimizer", "scaler", "iteration", "seed")
 def load_weights(model: nn.Module, path: str | Path) -> str:
     """Fill the whole model, towers included, from a checkpoint.
 
-    Files of this project and of the original projects (see :mod:`ovrs.interop`) are understood.
+    Files of this project and of the original projects (see :mod:`ovrs.zoo`) are understood.
 
     Returns:
         The file's SHA-256.

@@ -22,6 +22,7 @@ from torch.multiprocessing import ProcessExitedException
 from ovrs.config import ConfigError, load_config
 from ovrs.engine.errors import USER_ERRORS, readable_errors
 from ovrs.files import replacing
+from ovrs.inference import apply_precision, resolve_device
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,7 @@ def prepare_run(args: argparse.Namespace) -> CfgNode:
     if not args.config_file:
         raise ConfigError("no configuration given: use --config-file, for example configs/demo/gsnet.yaml.")
     cfg = load_config(args.config_file, args.opts)
-    if cfg.MODEL.DEVICE == "auto":
-        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     cfg.freeze()
 
     rank = comm.get_rank()
@@ -90,9 +90,6 @@ def prepare_run(args: argparse.Namespace) -> CfgNode:
 
     if cfg.MODEL.DEVICE == "cpu" and comm.get_local_size() > 1:
         torch.set_num_threads(max((os.cpu_count() or 1) // comm.get_local_size(), 1))
-    elif cfg.MODEL.DEVICE.startswith("cuda"):
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        torch.set_float32_matmul_precision("high")  # TF32, as the published models were trained
     return cfg
 
 
@@ -117,11 +114,13 @@ def build_model(cfg: CfgNode, *, load_towers: bool = True) -> nn.Module:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS or "none"
+    apply_precision(cfg)
+    device = resolve_device(cfg.MODEL.DEVICE)
     try:
-        model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(cfg.MODEL.DEVICE)
+        model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(device)
     except (KeyError, ValueError) as error:  # registries raise the one, classes that check their arguments the other
         raise ConfigError(str(error.args[0])) from error
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    logger.info("Model with %s parameters, %s of them trained, on %s.", f"{total:,}", f"{trained:,}", cfg.MODEL.DEVICE)
+    logger.info("Model with %s parameters, %s of them trained, on %s.", f"{total:,}", f"{trained:,}", device)
     return model

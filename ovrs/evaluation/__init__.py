@@ -2,7 +2,7 @@
 
 from ovrs.evaluation.confusion import ConfusionMatrix, EvaluationError, SegmentationMetrics
 from ovrs.evaluation.evaluator import SegmentationEvaluator, evaluate_dataset
-from ovrs.evaluation.protocol import describe_protocol
+from ovrs.evaluation.protocol import describe_protocol, protocol_key
 from ovrs.evaluation.report import Report
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "SegmentationMetrics",
     "describe_protocol",
     "evaluate_dataset",
+    "protocol_key",
 ]

@@ -170,7 +170,7 @@ def _class_names(dataset_name: str) -> tuple[str, ...]:
 def _truth(record: dict) -> Tensor:
     if "sem_seg" not in record:
         raise EvaluationError(
-            f"{record['file_name']} has no labels, so it cannot be scored; use ovrs.inference.Predictor to predict."
+            f"{record['file_name']} has no labels, so it cannot be scored; use ovrs.Predictor to predict."
         )
     return record["sem_seg"]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tabulate import tabulate
 
 from ovrs.evaluation.confusion import CLASS_FIGURES, FIGURES, EvaluationError
@@ -121,8 +122,8 @@ class Report:
         parts = [f"# {self.title}", self.table(), explanation]
         for name, entry in self._entries.items():
             own = {key: value for key, value in entry.protocol.items() if key not in shared}
-            parts += [f"## {name}", self.class_table(name), "\n".join(_bullets(own))]
-        parts += ["## Protocol of all data sets", "\n".join(_bullets(shared))]
+            parts += [f"## {name}", self.class_table(name), _protocol(own)]
+        parts += ["## Protocol of all data sets", _protocol(shared)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def write(self, folder: str | Path) -> tuple[Path, Path]:
@@ -161,6 +162,17 @@ def _cells(figures: Mapping[str, float], names: Collection[str]) -> list[str]:
 
 def _in_table(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def _protocol(sections: Mapping[str, Any]) -> str:
+    """Render protocol sections for people; the configuration, which is long, as the YAML that it came from."""
+    short = {key: value for key, value in sections.items() if key != "config"}
+    parts = ["\n".join(_bullets(short))]
+    if "config" in sections:
+        # Lists in one line each.
+        text = yaml.safe_dump(sections["config"], sort_keys=False, default_flow_style=None, width=120)
+        parts.append(f"The configuration:\n\n```yaml\n{text}```")
+    return "\n\n".join(part for part in parts if part)
 
 
 def _bullets(value: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -25,6 +25,7 @@ from ovrs.heads.blocks.cost_volume import cosine_cost
 from ovrs.heads.blocks.decoder import GROUP_WIDTH, GuidedUpsampling
 from ovrs.heads.blocks.fusion import SingleCost
 from ovrs.heads.blocks.text_attention import TextAttention
+from ovrs.heads.blocks.work import as_published
 from ovrs.scores import ScoreRule
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
@@ -132,7 +133,7 @@ class HGRSOVSSegHead(Head):
             share = stage.guide([features])
             return lambda classes: share
         attention = self.attention[level]
-        attended = attention.attend(features, text)
+        attended = attention(features, text)
         return lambda classes: stage.guide([attention.guidance(attended, classes)])
 
     def _decode(
@@ -163,6 +164,8 @@ class ProductAggregation(nn.Module):
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """[B, C, h, w] features of any length and [T, 1, C] unit embeddings -> F_a [B, T, C, h, w]."""
         return F.normalize(image, dim=1)[:, None] * text[None, :, 0, :, None, None]
+
+    extra_work = as_published
 
 
 class SimilarityAggregation(nn.Module):

@@ -55,7 +55,7 @@ def test_built_in_cards_have_the_class_counts_of_their_protocols():
 @pytest.mark.parametrize("card", built_in_cards(), ids=lambda card: card.name)
 def test_built_in_card_is_complete(card):
     assert card.path.stem == card.name
-    assert all((card.title, card.licence, card.notes, card.source["family"], card.provenance["classes"]))
+    assert all((card.title, card.licence, card.notes, card.source["family"]))
     assert card.homepage.startswith("https://")
     assert card.palette is None or len(set(card.palette)) == len(card.palette) == len(card.classes)
     assert len(card.display_names) == len(card.classes)
@@ -146,6 +146,45 @@ def test_bad_card_is_refused_with_file_and_key(write_card, changes, message):
     with pytest.raises(DataError, match=message) as error:
         load_card(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["parent.yaml", "sub/../parent.yaml", "absolute"])
+def test_card_inherits_what_it_does_not_say(write_card, tmp_path, given):
+    parent = write_card(palette=[[1, 1, 1], [2, 2, 2], [3, 3, 3]], licence="free", image_suffix=".jpg", notes=["old"])
+    parent = parent.rename(tmp_path / "parent.yaml")
+    (tmp_path / "sub").mkdir()
+    other = str(parent) if given == "absolute" else given
+    child = tmp_path / "child.yaml"
+    child.write_text(f"name: child\ninherit: {other}\nlicence: mine\nsplits: {{test: {{images: a, labels: b}}}}\n")
+    card, original = load_card(child), load_card(parent)
+    assert (card.name, card.title, card.licence, card.notes, list(card.splits)) == (
+        "child",
+        "child",
+        "mine",
+        (),
+        ["test"],
+    )
+    assert card.splits["test"].image_suffix == ".jpg"
+    assert (card.classes, card.labels, card.palette) == (original.classes, original.labels, original.palette)
+    assert card.path == child
+
+
+def test_own_card_inherits_from_a_built_in_one(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: mine\ninherit: hg_potsdam_5\n")
+    card = load_card(tmp_path / "mine.yaml")
+    (original,) = (card for card in built_in_cards() if card.name == "hg_potsdam_5")
+    assert (card.classes, card.labels, card.splits, card.source) == (original.classes, original.labels, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [("a.yaml", "in turn"), ("b.yaml", "in turn"), ("none.yaml", "no card"), ("hg_potsdam", "nearest is hg_potsdam_5")],
+)
+def test_circles_and_unknown_cards_are_no_inheritance(tmp_path, other, message):
+    (tmp_path / "a.yaml").write_text(f"name: a\ninherit: {other}\n")
+    (tmp_path / "b.yaml").write_text("name: b\ninherit: a.yaml\n")
+    with pytest.raises(DataError, match=rf"[ab]\.yaml: inherit: .*{message}"):
+        load_card(tmp_path / "a.yaml")
 
 
 def test_missing_card_is_named(tmp_path: Path):

@@ -5,7 +5,7 @@ import torch
 
 from ovrs.engine import CheckpointStore, build_model, load_weights
 from ovrs.errors import WeightsError
-from ovrs.interop.layouts import LAYOUTS
+from ovrs.zoo.layouts import LAYOUTS
 
 CONTENT = {"model": {"w": torch.ones(3)}, "optimizer": {}, "scaler": {}, "iteration": 5, "seed": 1}
 

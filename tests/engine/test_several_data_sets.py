@@ -9,7 +9,7 @@ import yaml
 from same_state import assert_same
 
 from ovrs.data import build_train_loader
-from ovrs.data.synthetic import write_scenes
+from ovrs.demo import write_scenes
 from ovrs.engine import Trainer, evaluate
 
 # What the drawn scenes hold, in other words: "WATER" and "road" are in both vocabularies.

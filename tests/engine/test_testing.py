@@ -7,7 +7,7 @@ import yaml
 from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.config import ConfigError
 from ovrs.data import DataError
-from ovrs.data.synthetic import CLASSES, RENAMED_CLASSES
+from ovrs.demo import CLASSES, RENAMED_CLASSES
 from ovrs.engine import CheckpointStore, build_model, check_test_sets, evaluate
 from ovrs.evaluation import EvaluationError
 
@@ -28,7 +28,7 @@ def test_sets_of_one_run_are_each_scored_with_their_own_words_and_protocol(run_c
         protocol = report["datasets"][name]["protocol"]
         assert protocol["vocabulary"]["classes"] == list(classes)
         assert protocol["dataset"]["images"] == images
-        assert protocol["model"]["weights_sha256"] == sha256_of_file(path)
+        assert protocol["weights"]["sha256"] == sha256_of_file(path)
         assert 0 <= report["datasets"][name]["figures"]["mIoU"] <= 100
         assert tuple(classes) in asked
     assert report["average"]["datasets"] == names

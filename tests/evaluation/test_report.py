@@ -132,3 +132,11 @@ def test_a_set_cannot_be_added_twice(report):
 def test_results_without_the_main_figures_are_refused():
     with pytest.raises(EvaluationError, match="scenes_val: the results lack fwIoU, aACC"):
         Report().add("scenes_val", {"mIoU": 1.0, "mACC": 2.0}, {})
+
+
+def test_the_page_shows_the_configuration_as_yaml_and_lists_in_one_line():
+    report = Report()
+    report.add("set", figures(50.0), {"weights": {"file": "a.pth"}, "config": {"TEST": {"SIZES": [1, 2], "RULE": "x"}}})
+    page = report.to_markdown()
+    assert "  - file: `a.pth`" in page
+    assert page.endswith("```yaml\nTEST:\n  SIZES: [1, 2]\n  RULE: x\n```\n")

@@ -9,9 +9,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from ovrs.heads.blocks.cost_fusion import CostFusion, MultiScaleFusion, UncertaintyGate
+from torch import Tensor
 
 
 def naive_cost_fusion(kind: str, fusion: CostFusion, cost: Tensor, second: Tensor | None) -> Tensor:

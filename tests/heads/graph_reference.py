@@ -9,9 +9,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from ovrs.heads.blocks.graph import GraphOptions, GraphRectification
+from torch import Tensor
 
 Graph = list[list[int]]  # for every node, the nodes that it hears
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from ovrs.heads.blocks.guided_decoder import GuidedDecoder
 from torch import Tensor, nn
 
 from ovrs.heads import GSNetHead
 from ovrs.heads.blocks.aggregator import AggregatorLayer, CostAggregator
 from ovrs.heads.blocks.class_attention import ClassAttention
 from ovrs.heads.blocks.decoder import GuidedUpsampling
-from ovrs.heads.blocks.guided_decoder import GuidedDecoder
 from ovrs.heads.blocks.swin import GuidedSwinBlock, GuidedWindowAttention
 from ovrs.structures import ImageFeatures, PriorFeatures, TextFeatures
 

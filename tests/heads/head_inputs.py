@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from golden import fill
+from ovrs.heads.blocks.graph import GraphOptions
+from ovrs.heads.blocks.guided_decoder import STANDARD_DECODER, DecoderOptions
 from torch import Tensor, nn
 
 from ovrs.heads import CATSegHead, DRSegHead, GSNetHead, Head, RSKTSegHead
 from ovrs.heads.blocks.aggregator import EFFICIENT, SWIN, AggregatorOptions
-from ovrs.heads.blocks.graph import GraphOptions
-from ovrs.heads.blocks.guided_decoder import STANDARD_DECODER, DecoderOptions
 from ovrs.heads.dr_seg import ChannelOrder, FusionOptions
 from ovrs.heads.gsnet import GSNET_DECODER
 from ovrs.heads.rskt_seg import RSKT_DECODER

@@ -13,11 +13,11 @@ from head_checks import (
     assert_trains_all_it_has,
 )
 from head_inputs import PRIOR, VLM, choose_classes, head_options, random_inputs, small_cat_seg
+from ovrs.heads.blocks.guided_decoder import STANDARD_DECODER
 
 from ovrs.config import get_cfg
 from ovrs.heads import CATSegHead, build_head
 from ovrs.heads.blocks.aggregator import SWIN
-from ovrs.heads.blocks.guided_decoder import STANDARD_DECODER
 from ovrs.structures import FeatureRequest, TowerSpec
 
 VARIANTS = {

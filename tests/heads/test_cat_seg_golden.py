@@ -23,8 +23,8 @@ from golden_case import (
     without_numbers,
 )
 
-from ovrs.interop import LAYOUTS
 from ovrs.segmenter import OpenVocabSegmenter
+from ovrs.zoo import LAYOUTS
 
 CAT_SEG = LAYOUTS["CAT-Seg"]
 FILES = "cat_seg_vitb16"

@@ -7,8 +7,8 @@ import torch
 from cost_fusion_reference import naive_cost_fusion, naive_gate
 from head_checks import assert_close
 from head_inputs import filled
-
 from ovrs.heads.blocks.cost_fusion import COST_FUSIONS, MultiScaleFusion, UncertaintyGate, build_cost_fusion
+
 from ovrs.heads.blocks.cost_volume import rotation_cost
 
 HIDDEN = 16

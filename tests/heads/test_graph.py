@@ -7,9 +7,9 @@ import torch
 from graph_reference import naive_graph, naive_rectification
 from head_checks import assert_close
 from head_inputs import filled
+from ovrs.heads.blocks.graph import GraphOptions, GraphRectification, affinity, neighbours
 
 from ovrs.config import get_cfg
-from ovrs.heads.blocks.graph import GraphOptions, GraphRectification, affinity, neighbours
 
 CHANNELS, DIM, GRID = 6, 5, (4, 5)
 SPARSE = {"topk": 4, "edge_hidden": 7}

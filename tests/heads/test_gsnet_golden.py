@@ -28,8 +28,8 @@ from golden_case import (
 
 from ovrs.config import get_cfg
 from ovrs.engine.optimizer import parameter_groups
-from ovrs.interop import LAYOUTS
 from ovrs.segmenter import OpenVocabSegmenter
+from ovrs.zoo import LAYOUTS
 
 GSNET = LAYOUTS["GSNet"]
 FILES = "gsnet_vitb16"

@@ -17,11 +17,11 @@ from ovrs.backbones.position_embedding import adapt_position_embedding
 from ovrs.backbones.state_dict import load_strictly
 from ovrs.config import load_config
 from ovrs.heads import HGRSOVSSegHead
-from ovrs.interop import LAYOUTS, from_any_layout
 from ovrs.losses import CrossEntropy
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.structures import ImageFeatures, TextFeatures, TowerSpec
 from ovrs.vocabulary import Vocabulary
+from ovrs.zoo import LAYOUTS, from_any_layout
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "hg_rsovsseg_vitl14"

@@ -20,7 +20,7 @@ def make_inputs(classes: int, grid: tuple[int, int] = (5, 7)) -> tuple[torch.Ten
 
 
 def all_guidance(attention: TextAttention, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    return attention.guidance(attention.attend(image, text), slice(None))
+    return attention.guidance(attention(image, text), slice(None))
 
 
 # At scale 1 the second norm sees variances far above its epsilon, at 1e-3 far below it: both regimes are in use.
@@ -57,7 +57,7 @@ def test_biases_that_the_norms_and_the_softmax_remove_change_nothing(attention, 
 
 def test_guidance_of_some_classes_is_a_part_of_the_guidance_of_all(attention):
     image, text = make_inputs(6)
-    attended = attention.attend(image, text)
+    attended = attention(image, text)
     together = attention.guidance(attended, slice(None))
     torch.testing.assert_close(attention.guidance(attended, slice(2, 5)), together[:, 2:5])
 
@@ -77,9 +77,9 @@ def test_a_single_class_has_no_competition_and_gets_constant_guidance(attention)
 def test_norms_stay_in_fp32_under_bf16(attention):
     attention.float()
     image, text = (x.float() for x in make_inputs(3))
-    reference = attention.attend(image, text)
+    reference = attention(image, text)
     with torch.autocast("cpu", torch.bfloat16):
-        attended = attention.attend(image, text)
+        attended = attention(image, text)
         guidance = attention.guidance(attended, slice(None))
     for one, other in zip(attended, reference, strict=True):
         assert one.dtype == torch.float32

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from ovrs.engine import build_model, load_weights
-from ovrs.interop import LAYOUTS
+from ovrs.zoo import LAYOUTS
 
 
 @pytest.fixture

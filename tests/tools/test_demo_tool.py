@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovrs.data.synthetic import CLASSES, RENAMED_CLASSES
-from ovrs.demo import DemoScenes
+from ovrs.demo import CLASSES, RENAMED_CLASSES, DemoScenes
 from ovrs.evaluation.chance import chance_miou
 
 

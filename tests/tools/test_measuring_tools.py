@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ovrs.engine import benchmark
+from ovrs.measure import benchmark
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.heads.blocks.pooling import average_pool, enlarge_aligned
+from ovrs.heads.blocks.precision import full_precision
 from ovrs.heads.blocks.swin import Mlp
+from ovrs.heads.blocks.work import PADDING
 
 Kind = Literal["linear", "full"]
 _EPSILON = 1e-6
@@ -61,6 +63,18 @@ class ClassAttention(nn.Module):
         pooled = pooled + self.mlp(self.norm2(pooled))
         return x + enlarge_aligned(pooled, x.shape[2:4])
 
+    def extra_work(self, x: Tensor, guidance: Tensor, pooling: int = 1) -> dict[str, int]:
+        """Padding tokens through attention and MLP, at every position."""
+        images, classes, height, breadth, width = x.shape
+        copies = max(self.pad_to - classes, 0)
+        per_token = 13 * width**2  # q and k of [x ; guidance], v, and the MLP
+        if self.kind == "linear":
+            attention = copies * (2 * width * (width // self.heads) + width)
+        else:
+            attention = 2 * width * ((classes + copies) ** 2 - classes**2)
+        positions = images * (height // pooling) * (breadth // pooling)
+        return {PADDING: positions * (copies * per_token + attention)}
+
     def _attend(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Attention over the class axis of normalised maps [B, T, h, w, C]; no output projection."""
         width = x.shape[-1]
@@ -91,7 +105,7 @@ def _linear_attention(q: Tensor, k: Tensor, v: Tensor, k_pad: Tensor, v_pad: Ten
     Queries, keys and values are [..., heads, T, d]; ``k_pad`` and ``v_pad``, [heads, 1, d], are one further token
     that counts ``copies`` times.
     """
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q):
         q, k, v, k_pad, v_pad = (part.float() for part in (q, k, v, k_pad, v_pad))
         q, k, k_pad = (F.elu(part) + 1.0 for part in (q, k, k_pad))
         weight = copies * (q * k_pad).sum(-1, keepdim=True)

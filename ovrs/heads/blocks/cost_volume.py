@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovrs.heads.blocks.precision import full_precision
+
 
 def cosine_cost(image: Tensor, text: Tensor) -> Tensor:
     """Return the cosine similarity of every pixel and every prompt.
@@ -18,7 +20,7 @@ def cosine_cost(image: Tensor, text: Tensor) -> Tensor:
         [B, T, P, h, w] in -1..1, without temperature.
     """
     # At least in fp32: similarities of a trained CLIP differ in the third digit, where bf16 ends.
-    with torch.autocast(image.device.type, enabled=False):
+    with full_precision(image):
         dtype = torch.promote_types(image.dtype, torch.float32)
         return torch.einsum("bchw,tpc->btphw", F.normalize(image.to(dtype), dim=1), text.to(dtype))
 

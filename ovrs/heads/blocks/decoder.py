@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.heads.blocks.chunks import over_classes
+from ovrs.heads.blocks.precision import full_precision
+from ovrs.heads.blocks.work import GUIDANCE, UPSAMPLING
 from ovrs.structures import TowerFeatures
 
 GROUP_WIDTH = 16  # channels per group of the decoders' GroupNorm
@@ -87,11 +89,28 @@ class GuidedUpsampling(nn.Module):
         x = F.relu(self.norm2(self.conv2(x)), inplace=True)
         return x.unflatten(0, shape)
 
+    def extra_work(self, x: Tensor, share: Tensor | None) -> dict[str, int]:
+        """Guidance repeated for all classes but one, where they share it; upsampling apart, where ours is merged."""
+        images, classes, channels, height, breadth = x.shape
+        out, both, *kernel = self.conv1.weight.shape
+        extra = {GUIDANCE: 0, UPSAMPLING: 0}
+        if share is not None and share.dim() == 4:
+            per_cell = (both - self.up_dim) * out * kernel[0] * kernel[1]
+            extra[GUIDANCE] = (classes - 1) * images * 4 * height * breadth * per_cell
+        if self.merge:
+            up, cells = self.up_dim, height * breadth
+            apart = 4 * cells * up * (channels + 9 * out)
+            merged = 16 * (height + 1) * (breadth + 1) * channels * out
+            # Made once per pass: all pairs of weights, their sums along both axes, and the bias with its map.
+            weights = channels * out * (36 * up + 144 + 96) + 9 * out * (up + 4 * cells)
+            extra[UPSAMPLING] = images * classes * (apart - merged) - weights
+        return extra
+
     def _merged(self, x: Tensor) -> Tensor:
         """Upsampling and its share of the first convolution in one, [N, in, h, w] -> [N, out, 2h, 2w]."""
         height, width = x.shape[-2:]
         own = self.conv1.weight[:, : self.up_dim]
-        with torch.autocast(x.device.type, enabled=False):  # weights, not activations: rounded once, when used
+        with full_precision(x):  # weights, not activations: rounded once, when used
             taps = _TAPS.to(own)
             pairs = torch.einsum("ouyx,iuab->oiyaxb", own, self.up.weight)
             kernels = torch.einsum("sdbx,rcoixb->rsoicd", taps, torch.einsum("rcay,oiyaxb->rcoixb", taps, pairs))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.heads.blocks.pooling import average_pool, enlarge_aligned
+from ovrs.heads.blocks.work import GUIDANCE, as_published
 
 _MLP_RATIO = 3
 _KERNEL = 7
@@ -30,6 +31,8 @@ class GatedMlp(nn.Module):
             x, torch.cat([self.fc1.weight, self.fc2.weight]), torch.cat([self.fc1.bias, self.fc2.bias])
         ).chunk(2, dim=-1)
         return self.fc3(F.relu6(gate) * value)
+
+    extra_work = as_published
 
 
 class ReducedAttention(nn.Module):
@@ -75,6 +78,12 @@ class ReducedAttention(nn.Module):
         )
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2)).view(shape)
+
+    def extra_work(self, y: Tensor, guidance: Tensor) -> dict[str, int]:
+        """The guidance's part of the queries and of the reduction before the keys, for all classes but one."""
+        images, classes, height, breadth, width = y.shape
+        keys = (height // _REDUCTION) * (breadth // _REDUCTION) * _REDUCTION**2 * 2
+        return {GUIDANCE: (classes - 1) * images * (height * breadth + keys) * width**2}
 
 
 class SpatialFusion(nn.Module):
@@ -127,6 +136,12 @@ class ClassFusion(nn.Module):
         pooled = pooled + self._attend(self.norm1(pooled), guidance)
         pooled = pooled + F.relu6(self.mlp(self.norm2(pooled)))
         return x + enlarge_aligned(pooled, x.shape[2:4])
+
+    def extra_work(self, x: Tensor, guidance: Tensor, pooling: int) -> dict[str, int]:
+        """The guidance's half of the queries and keys, for all positions but one."""
+        images, classes, height, breadth, width = x.shape
+        positions = images * (height // pooling) * (breadth // pooling)
+        return {GUIDANCE: (positions - 1) * classes * 2 * width**2}
 
     def _attend(self, y: Tensor, guidance: Tensor) -> Tensor:
         q, k = (_over_both(layer, y, guidance[:, None, None]) for layer in (self.q, self.k))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.heads.blocks.work import GUIDANCE
+
 _MASKED = -100.0  # Swin's value; not -inf, and part of the trained models
 
 
@@ -55,6 +57,11 @@ class GuidedWindowAttention(nn.Module):
             mask = mask.repeat_interleave(self.heads, dim=0).to(parts[0].dtype)[None]
         out = F.scaled_dot_product_attention(*parts, attn_mask=mask)
         return self.proj(self._from_windows(out, x.shape, window, shift, pad))
+
+    def extra_work(self, x: Tensor, *_: object) -> dict[str, int]:
+        """The guidance's half of the queries and keys, for all classes but one."""
+        images, classes, height, breadth, width = x.shape
+        return {GUIDANCE: (classes - 1) * images * height * breadth * 2 * width**2}
 
     def _to_windows(self, x: Tensor, window: tuple[int, int], shift: tuple[int, int], pad: tuple[int, int]) -> Tensor:
         """[B, T, H, W, C] -> [B * T, windows * heads, tokens, C / heads]."""

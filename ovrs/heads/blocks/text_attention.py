@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.heads.blocks.precision import full_precision
+from ovrs.heads.blocks.work import ATTENTION, NORM_OPERATIONS, NORMS
+
 _EPS = 1e-5  # of both instance norms; the second works on variances of that size, so it shapes the result
 
 
 class Attended(NamedTuple):
-    """What :meth:`TextAttention.attend` found for all classes of an image; small beside the guidance itself.
+    """What :class:`TextAttention` found for all classes of an image; small beside the guidance itself.
 
     Attributes:
         visual: [B, Co, h, w] projected image features, V_f in the paper.
@@ -55,11 +58,11 @@ class TextAttention(nn.Module):
         self.mix = nn.Conv1d(channels, channels, 1)
         self.fuse = nn.Conv1d(channels, channels, 1)
 
-    def attend(self, image: Tensor, text: Tensor) -> Attended:
+    def forward(self, image: Tensor, text: Tensor) -> Attended:
         """Compare [B, Co, h, w] features with [T, C] embeddings; here the classes see each other."""
         grid = image.shape[-2:]
         # In fp32: the variances of the second norm are near its epsilon, below what bf16 resolves.
-        with torch.autocast(image.device.type, enabled=False):
+        with full_precision(image):
             dtype = self.query.weight.dtype
             pixels, words = image.to(dtype).flatten(2), text.to(dtype).T
             query = F.instance_norm(self.query(pixels), eps=_EPS)
@@ -70,6 +73,14 @@ class TextAttention(nn.Module):
             scale = value / (value.square() * variance[..., None] + _EPS).sqrt()
             visual = F.gelu(self.visual(pixels))
         return Attended(visual.unflatten(2, grid), weights.unflatten(2, grid), scale)
+
+    def extra_work(self, image: Tensor, text: Tensor) -> dict[str, int]:
+        """The weighted values of every class and their mixing; the instance norms before and after."""
+        images, channels, height, breadth = image.shape
+        classes, pixels = len(text), height * breadth
+        maps = images * classes * channels * pixels
+        norms = NORM_OPERATIONS[False] * (images * self.query.out_channels * pixels + maps)
+        return {ATTENTION: maps * (1 + channels) - classes * channels**2, NORMS: norms}
 
     def guidance(self, attended: Attended, classes: slice) -> Tensor:
         """Return the guidance of some classes, [B, t, Co, h, w]; each is made of its own share alone."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ovrs.config.options import Options, option
 from ovrs.errors import ConfigError
+from ovrs.heads.blocks.work import as_published
 from ovrs.heads.dr_seg.ranking_file import ChannelRanking, RankingError
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ class ChannelSplit(nn.Module):
                 "False."
             )
         return features[:, self.order[: self.semantic]], features[:, self.order[self.semantic :]]
+
+    extra_work = as_published
 
     def recompose(self, semantic: Tensor, structural: Tensor) -> Tensor:
         """Undo :meth:`split`."""

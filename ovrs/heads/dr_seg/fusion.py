@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ovrs.config.options import Options, option
 from ovrs.errors import ConfigError
 from ovrs.heads.blocks.fusion import AddFusion
+from ovrs.heads.blocks.precision import full_precision
 
 _GROUPS = 8
 _EPSILON = 1e-8  # inside the logarithm of the entropy
@@ -104,7 +105,7 @@ class UncertaintyGate(nn.Module):
         if classes == 1:
             return cost.new_zeros(cost.shape[0], 1, *cost.shape[-2:])
         # At least fp32: cosines are divided by a small temperature.
-        with torch.autocast(cost.device.type, enabled=False):
+        with full_precision(cost):
             mean = (cost.detach() if self.detach else cost).mean(dim=2)
             probability = (mean / self.tau).softmax(dim=1)
             entropy = -(probability * (probability + _EPSILON).log()).sum(dim=1, keepdim=True)

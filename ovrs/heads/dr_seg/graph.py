@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.config.options import Options, option
+from ovrs.heads.blocks.precision import full_precision
 
 _EPSILON = 1e-6
 
@@ -109,7 +110,7 @@ class GraphRectification(nn.Module):
     def forward(self, features: Tensor, prior: Tensor) -> Tensor:
         """Rectify [B, C, h, w] features along the graph of a prior [B, D, h, w] on the same grid."""
         # In fp32 throughout: close affinities decide who is a neighbour, and the work is small.
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features):
             dtype = self.norm.weight.dtype
             grid = tuple(features.shape[-2:])
             x = features.to(dtype).flatten(2).transpose(1, 2)

@@ -1,0 +1,97 @@
+"""The demonstration: labelled scenes, training from class names, scores with known and with unseen words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ovrs.config import load_config
+from ovrs.data import read_labels, resolve_datasets
+from ovrs.demo.dataset import write_scenes
+from ovrs.evaluation.chance import chance_miou
+from ovrs.evaluation.report import JSON_NAME
+from ovrs.ranking import rank_channels
+
+TRAIN_NET = Path(__file__).resolve().parents[2] / "train_net.py"
+
+
+class DemoFailed(RuntimeError):
+    """A training process ended with an error, which it has printed."""
+
+
+@dataclass(frozen=True)
+class DemoScenes:
+    """The generated data.
+
+    Attributes:
+        train: the training split.
+        seen: the validation split under the words of the training.
+        renamed: the same images, every class renamed to a word that training never used.
+    """
+
+    train: str
+    seen: str
+    renamed: str
+
+    @classmethod
+    def written(cls, folder: str | Path, train: int, val: int) -> DemoScenes:
+        """Write ``train`` and ``val`` scenes into ``folder``, unless they are there."""
+        folder = write_scenes(folder, train=train, val=val)
+        return cls(
+            f"{folder / 'scenes.yaml'}:train", f"{folder / 'scenes.yaml'}:val", f"{folder / 'scenes_renamed.yaml'}:val"
+        )
+
+    def names(self) -> tuple[str, str]:
+        """Return the registered names of ``seen`` and ``renamed``."""
+        seen, renamed = resolve_datasets([self.seen, self.renamed])
+        return seen, renamed
+
+    def chance(self) -> float:
+        """Return the mIoU in percent of labels drawn at the frequencies of the classes."""
+        name, _ = self.names()
+        metadata = MetadataCatalog.get(name)
+        truth = (read_labels(record["sem_seg_file_name"], metadata.card) for record in DatasetCatalog.get(name))
+        return chance_miou(truth, len(metadata.stuff_classes))
+
+
+def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, overrides: Sequence[str] = ()) -> Path:
+    """Train and evaluate a configuration on the scenes by ``train_net.py``; go on where an earlier call stopped.
+
+    DR-Seg's channels are ranked first.
+
+    Returns:
+        ``run``, with ``config.yaml``, ``model_final.pth`` and ``report.json`` in it.
+
+    Raises:
+        DemoFailed: the training failed.
+    """
+    data = ["DATASETS.TRAIN", json.dumps([scenes.train]), "DATASETS.TEST", json.dumps([scenes.seen, scenes.renamed])]
+    words = [*data, "OUTPUT_DIR", str(run), *overrides]
+    cfg = load_config(config_file, words)
+    if _needs_ranking(cfg):
+        ranking = run / "channels.npz"
+        if not ranking.exists():
+            rank_channels(cfg, scenes.train).save(ranking)
+        words = ["MODEL.DR_SEG.SPSD.FILE", str(ranking), *words]
+
+    command = [sys.executable, str(TRAIN_NET), "--config-file", str(config_file), "--resume", *words]
+    if subprocess.run(command).returncode:
+        raise DemoFailed(f"training {config_file} failed; the message is above.")
+    return run
+
+
+def report_of(run: Path) -> dict:
+    """Return the ``datasets`` part of a run's report."""
+    return json.loads((run / JSON_NAME).read_text(encoding="utf-8"))["datasets"]
+
+
+def _needs_ranking(cfg: CfgNode) -> bool:
+    spsd = cfg.MODEL.DR_SEG.SPSD
+    return cfg.MODEL.SEM_SEG_HEAD.NAME == "DRSegHead" and spsd.ENABLED and spsd.SELECT != "random"

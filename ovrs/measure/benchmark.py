@@ -1,0 +1,205 @@
+"""Speed, memory and agreement of a model's precisions, measured side by side."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from tabulate import tabulate
+from torch import Tensor
+
+from ovrs.config import ConfigError
+from ovrs.engine.checkpoint import load_weights
+from ovrs.engine.setup import build_model
+from ovrs.inference import resolve_device
+from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records
+from ovrs.segmenter import OpenVocabSegmenter
+from ovrs.vocabulary import TextBank
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One precision.
+
+    Attributes:
+        precision: ``fp32``, ``bf16`` or ``fp16``, of towers and head.
+        stage_seconds: of one pass over all images by stage (``stages.STAGES``); ``text`` is one vocabulary.
+        images: number of images of a pass.
+        peak_memory: in bytes. On a GPU: what PyTorch had allocated there; on a CPU: the resident set of a
+            process that builds the model and segments one batch.
+        agreement: share of pixels, 0..1, with the same label as under the first precision.
+    """
+
+    precision: str
+    stage_seconds: dict[str, float]
+    images: int
+    peak_memory: int
+    agreement: float
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Wall time of one image, text cached."""
+        return (sum(self.stage_seconds.values()) - self.stage_seconds[TEXT]) / self.images
+
+    @property
+    def images_per_second(self) -> float:
+        """Images by wall time, text cached."""
+        return 1 / self.seconds_per_image
+
+    def shares(self) -> dict[str, float]:
+        """Return each stage's share of a pass, 0..1, encoding the vocabulary once included."""
+        total = sum(self.stage_seconds.values())
+        return {stage: seconds / total for stage, seconds in self.stage_seconds.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        derived = {"seconds_per_image": self.seconds_per_image, "images_per_second": self.images_per_second}
+        return asdict(self) | derived | {"shares": self.shares()}
+
+
+def measure(
+    cfg: CfgNode, precisions: Sequence[str], *, classes: int, images: int, size: tuple[int, int], repeats: int
+) -> list[Measurement]:
+    """Measure the model of a configuration under several precisions.
+
+    Every repeat runs all precisions one after another, so that whatever else the machine does hits all of
+    them; the median of the repeats counts. Before that, each runs one batch to warm up. The weights are
+    those of ``MODEL.WEIGHTS``, or random: speed and memory do not depend on them, agreement does.
+
+    Args:
+        cfg: the configuration; ``MODEL.PRECISION`` is replaced.
+        precisions: ``fp32``, ``bf16``, ``fp16``; the first is what the others are compared with.
+        classes: number of classes.
+        images: number of images of a pass.
+        size: (height, width) of the images, each at least 64.
+        repeats: number of passes.
+
+    Raises:
+        ConfigError: an unknown precision, or no image or repeat.
+        WeightsError: ``MODEL.WEIGHTS`` cannot be loaded.
+    """
+    if images < 1 or repeats < 1 or not precisions:
+        raise ConfigError(f"nothing to measure: {images} images, {repeats} repeats, precisions {list(precisions)}.")
+    configs = [_with_precision(cfg, precision) for precision in precisions]
+    peaks = [_in_new_process(config, classes, size) for config in configs]
+    records = example_records(cfg, images, size, classes)
+    models = [_build(config) for config in configs]
+    for model in models:
+        model(records[: cfg.TEST.IMS_PER_BATCH])
+
+    timings: list[list[dict[str, float]]] = [[] for _ in models]
+    labels: list[list[Tensor]] = [[] for _ in models]
+    for _ in range(repeats):
+        for index, model in enumerate(models):
+            seconds, labels[index] = _timed_pass(model, records, cfg.TEST.IMS_PER_BATCH)
+            timings[index].append(seconds)
+    return [
+        Measurement(
+            precision=precision,
+            stage_seconds={stage: statistics.median(pass_[stage] for pass_ in timings[index]) for stage in STAGES},
+            images=images,
+            peak_memory=peaks[index],
+            agreement=_agreement(labels[0], labels[index]),
+        )
+        for index, precision in enumerate(precisions)
+    ]
+
+
+def table(measurements: Sequence[Measurement]) -> str:
+    """Return the measurements as text; ratios are to the first."""
+    first = measurements[0]
+    rows = [
+        [
+            m.precision,
+            f"{m.seconds_per_image:.3f}",
+            f"{m.images_per_second:.2f}",
+            f"{m.images_per_second / first.images_per_second:.2f}",
+            f"{m.peak_memory / MIB:,.0f}",
+            f"{m.peak_memory / first.peak_memory:.2f}",
+            *(f"{100 * share:.1f}" for share in m.shares().values()),
+            f"{100 * m.agreement:.2f}",
+        ]
+        for m in measurements
+    ]
+    headers = ["precision", "s/image", "images/s", "ratio", "peak MiB", "ratio"]
+    headers += [f"{stage} %" for stage in STAGES]
+    headers.append("same labels %")
+    return tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * (len(headers) - 1)))
+
+
+def _with_precision(cfg: CfgNode, precision: str) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.PRECISION.TOWERS = cfg.MODEL.PRECISION.HEAD = precision
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    return cfg
+
+
+def _build(cfg: CfgNode) -> OpenVocabSegmenter:
+    torch.manual_seed(0)  # the same random weights for every precision
+    model = build_model(cfg, load_towers=False).eval()
+    if cfg.MODEL.WEIGHTS:
+        load_weights(model, cfg.MODEL.WEIGHTS)
+    return model
+
+
+@torch.inference_mode()
+def _timed_pass(
+    model: OpenVocabSegmenter, records: Sequence[dict[str, Any]], batch: int
+) -> tuple[dict[str, float], list[Tensor]]:
+    """Segment all records with an empty text bank; return the seconds by stage, and the label maps."""
+    model.text_bank = TextBank()
+    seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def timing(stage: str) -> Iterator[None]:
+        start = _now(model.device)
+        yield
+        seconds[stage] += _now(model.device) - start
+
+    start = _now(model.device)
+    with around_stages(model, timing):
+        results = [result for i in range(0, len(records), batch) for result in model(records[i : i + batch])]
+    total = _now(model.device) - start
+    seconds[REST] = total - sum(seconds.values())
+    return {stage: seconds[stage] for stage in STAGES}, [result["labels"].cpu() for result in results]
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _agreement(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    same = sum(int((a == b).sum()) for a, b in zip(first, second, strict=True))
+    return same / sum(labels.numel() for labels in first)
+
+
+def _in_new_process(cfg: CfgNode, classes: int, size: tuple[int, int]) -> int:
+    """Return the peak memory of a process that does nothing else: high-water marks cannot be reset."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak_memory, cfg, classes, size).result()
+
+
+def _peak_memory(cfg: CfgNode, classes: int, size: tuple[int, int]) -> int:
+    model = _build(cfg)
+    with torch.inference_mode():
+        model(example_records(cfg, cfg.TEST.IMS_PER_BATCH, size, classes))
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(model.device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
