@@ -1,6 +1,6 @@
 """Segmentation heads: one file per published model, in Detectron2's head registry."""
 
-from ovrs.heads.base import Artefact, Head, HeadContext, build_head, head_class, register_head
+from ovrs.heads.base import Artefact, Head, HeadContext, build_head, head_class, list_heads, register_head
 from ovrs.heads.cat_seg import CATSegHead
 from ovrs.heads.dr_seg import DRSegHead
 from ovrs.heads.gsnet import GSNetHead
@@ -18,5 +18,6 @@ __all__ = [
     "RSKTSegHead",
     "build_head",
     "head_class",
+    "list_heads",
     "register_head",
 ]

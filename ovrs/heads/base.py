@@ -139,9 +139,15 @@ def register_head(group: str = "", options: type[Options] = Options) -> Callable
         head.group, head.options = group, options
         if group:
             register_options(group, options)
-        return SEM_SEG_HEADS_REGISTRY.register(head)
+        SEM_SEG_HEADS_REGISTRY.register(head)
+        return head
 
     return register
+
+
+def list_heads() -> list[str]:
+    """Return the names that ``MODEL.SEM_SEG_HEAD.NAME`` can have."""
+    return sorted(name for name, kind in SEM_SEG_HEADS_REGISTRY if isinstance(kind, type) and issubclass(kind, Head))
 
 
 def head_class(cfg: CfgNode) -> type[Head]:
@@ -150,8 +156,7 @@ def head_class(cfg: CfgNode) -> type[Head]:
     Raises:
         ConfigError: there is none of that name.
     """
-    known = [key for key, kind in SEM_SEG_HEADS_REGISTRY if isinstance(kind, type) and issubclass(kind, Head)]
-    return SEM_SEG_HEADS_REGISTRY.get(choose("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, known))
+    return SEM_SEG_HEADS_REGISTRY.get(choose("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, list_heads()))
 
 
 def build_head(cfg: CfgNode, towers: Mapping[str, TowerSpec]) -> Head:

@@ -24,6 +24,7 @@ class CATSegHead(CostVolumeHead):
     def __init__(self, options: PromptOptions, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
         super().__init__(options, towers, context)
         self.embed = SingleCost(self.prompts, options.hidden_dim)
+        self.add_refinement(options, towers, context)
 
     def forward(self, features: Mapping[str, TowerFeatures], text: TextFeatures) -> Tensor:
         """Return [B, T, 4h, 4w] logits for a VLM grid of h x w (two decoder levels)."""

@@ -88,6 +88,8 @@ class RotationOptions(CostVolumeOptions):
 class CostVolumeHead(Head):
     """The common skeleton. A head embeds its cost volumes into maps and hands these to :meth:`refine`.
 
+    Its constructor builds what embeds them, then calls :meth:`add_refinement`.
+
     Args:
         options: of the head.
         towers: {name: shape} of the towers that exist.
@@ -104,6 +106,9 @@ class CostVolumeHead(Head):
         # Templates that are kept apart are channels of the cost volume.
         self.mean_prompts = getattr(options, "prompt_fusion", "mean") == "mean"
         self.prompts = 1 if self.mean_prompts else context.prompts
+
+    def add_refinement(self, options: CostVolumeOptions, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
+        """Build aggregator and decoder; the last step of a head's constructor."""
         self.aggregator = CostAggregator(towers["vlm"].joint_dim, options)
         self.decoder = GuidedDecoder(
             options.hidden_dim,

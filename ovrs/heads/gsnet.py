@@ -62,6 +62,7 @@ class GSNetHead(CostVolumeHead):
             self.fusion = ConcatenationFusion(joint, hidden)
         else:
             self.fusion = FusedQuery(joint, self.prompts, hidden)
+        self.add_refinement(options, towers, context)
 
     def requests(self) -> dict[str, TowerRequest]:
         """Ask for the blocks that guide, and for the dense maps that a cost volume is made of."""
@@ -69,7 +70,8 @@ class GSNetHead(CostVolumeHead):
         if self.use_prior_cost:
             wanted["prior"] = replace(wanted.get("prior", TowerRequest()), dense="final_norm")
         if not self.use_vlm_cost:
-            wanted["vlm"] = replace(wanted["vlm"], dense="none")
+            vlm = replace(wanted.pop("vlm"), dense="none")
+            wanted |= {"vlm": vlm} if vlm.blocks else {}
         return wanted
 
     def forward(self, features: Mapping[str, TowerFeatures], text: TextFeatures) -> Tensor:

@@ -40,6 +40,7 @@ class RSKTSegHead(RotationHead):
         self.align = self.prior_to_joint(towers, "USE_PRIOR_COST") if options.use_prior_cost else None
         kind = options.fusion if options.use_prior_cost else "ori_only"
         self.fusion = COST_FUSIONS[kind](self.rotations, 1, options.hidden_dim)
+        self.add_refinement(options, towers, context)
 
     def requests(self) -> dict[str, TowerRequest]:
         """Ask for rotations, for the blocks that guide, and for the prior's map where a cost needs it."""

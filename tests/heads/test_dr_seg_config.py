@@ -10,13 +10,13 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from head_inputs import COMPANION, PRIOR, VLM, random_inputs
-from ovrs.channel_ranking import ChannelRanking, RankingError
 from ovrs.heads.blocks.graph import GraphOptions
 from torch import nn
 
 from ovrs.config import get_cfg
 from ovrs.heads import DRSegHead, build_head
 from ovrs.heads.dr_seg import ChannelOrder, FusionOptions
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking, RankingError
 from ovrs.structures import FeatureRequest, TowerSpec
 
 

@@ -101,6 +101,7 @@ class DRSegHead(RotationHead):
             )
         else:
             self.fusion = COST_FUSIONS[fusion.type](channels, 1, options.hidden_dim)
+        self.add_refinement(options, towers, context)
 
     @classmethod
     def artefacts(cls, cfg: CfgNode) -> tuple[Artefact, ...]:
