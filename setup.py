@@ -26,6 +26,7 @@ REQUIRED = [
     "fvcore>=0.1.5",  # the registry that Detectron2 shares, CfgNode
     "tabulate>=0.9",  # maxcolwidths and Markdown tables
     "tqdm>=4.64",  # progress bars that leave logs clean
+    "filelock>=3.10",  # locks that survive a fork; PyTorch brings it too
 ]
 
 EXTRAS = {
