@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ovrs.config import list_papers, load_config, load_paper
 from ovrs.errors import WeightsError
-from ovrs.zoo import LAYOUTS, catalogue, entry_of, find, list_models
+from ovrs.zoo import LAYOUTS, catalogue, config_of, entry_of, find, list_models
 
 ENTRIES = dict(catalogue())
 
@@ -89,3 +90,25 @@ def test_wrong_files_are_named(monkeypatch, tmp_path: Path, text, words):
     monkeypatch.setenv("OVRS_ZOO", str(tmp_path / "own.yaml"))
     with pytest.raises(WeightsError, match=words):
         catalogue()
+
+
+@pytest.mark.parametrize("name", list_models("segmenter"))
+def test_released_model_has_a_configuration_and_a_row_that_names_it(name: str):
+    entry = ENTRIES[name]
+    assert load_config(config_of(name)).MODEL.META_ARCHITECTURE
+    paper, table, row = entry.row.split(".")
+    assert load_paper(paper).row(table, row)[1].checkpoint == name
+
+
+@pytest.mark.parametrize("name", list_models("segmenter"))
+def test_printed_figures_are_those_of_the_row(name: str):
+    paper, table, row = ENTRIES[name].row.split(".")
+    printed = load_paper(paper).row(table, row)[1].figures
+    for column, figure in ENTRIES[name].figures.items():
+        assert printed.get(column, printed.get(f"{column}/mIoU")) == figure
+
+
+def test_every_checkpoint_of_a_paper_is_in_the_catalogue():
+    named = {row.checkpoint for paper in list_papers() for table in load_paper(paper).tables.values()
+             for row in table.rows.values() if row.checkpoint}  # fmt: skip
+    assert named == set(list_models("segmenter"))
