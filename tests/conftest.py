@@ -63,6 +63,14 @@ def _own_catalogues(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def results_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where this test's evaluations leave their records."""
+    folder = tmp_path / "stored results"
+    monkeypatch.setenv("OVRS_RESULTS", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
 def _own_loggers() -> Iterator[None]:
     """Starting a run adds handlers to loggers and stops their propagation; later tests must not see that."""
     loggers = [logging.getLogger(name) for name in LOGGERS]

@@ -13,7 +13,14 @@ from torch import nn
 
 from ovrs.config import ConfigError
 from ovrs.data import DataError, build_test_loader, resolve_datasets
-from ovrs.evaluation import Report, SegmentationEvaluator, describe_protocol, evaluate_dataset
+from ovrs.evaluation import (
+    Report,
+    Result,
+    ResultStore,
+    SegmentationEvaluator,
+    describe_protocol,
+    evaluate_dataset,
+)
 from ovrs.segmenter import OpenVocabSegmenter
 
 logger = logging.getLogger(__name__)
@@ -38,7 +45,8 @@ def evaluate(
 ) -> Report:
     """Score ``model`` and write ``report.json`` and ``report.md`` into ``folder``.
 
-    All processes call it together; the main one writes.
+    Every finished data set of weights that come from a file goes into the store of results at once
+    (:class:`ovrs.evaluation.ResultStore`). All processes call it together; the main one writes.
 
     Args:
         cfg: reads DATASETS.TEST, TEST, INPUT and what the protocol records.
@@ -52,12 +60,15 @@ def evaluate(
     if not cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST is empty; name at least one data set, or the path of a data card.")
     names = resolve_datasets(cfg.DATASETS.TEST, cfg.DATASETS.ROOT)
-    report = Report(left_out_of_average=_left_out_of_average(cfg, names))
+    report = Report(left_out_of_average=_left_out_of_average(cfg, names), training_classes=_training_classes(cfg))
     for name in names:
         evaluator = SegmentationEvaluator(name, cfg.TEST.MIOU_RULE)
         vocabulary = model.vocabulary(MetadataCatalog.get(name).class_strings)
         results = evaluate_dataset(model, build_test_loader(cfg, name), evaluator)
-        report.add(name, results["sem_seg"], describe_protocol(cfg, name, vocabulary, weights_sha256))
+        protocol = describe_protocol(cfg, name, vocabulary, weights_sha256)
+        report.add(name, results["sem_seg"], protocol)
+        if weights_sha256 and comm.is_main_process():
+            ResultStore().add(Result.of(results, protocol))
     if comm.is_main_process():
         report.write(folder)
         logger.info("Results (%s):\n%s", Path(folder, "report.md"), report.table())
@@ -73,3 +84,13 @@ def _left_out_of_average(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     trained = resolve_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
     cards = {MetadataCatalog.get(name).card.path for name in trained}
     return [name for name in names if MetadataCatalog.get(name).card.path in cards]
+
+
+def _training_classes(cfg: CfgNode) -> list[str] | None:
+    """Return the class strings of all training sets; ``None`` if a set is not known here, or there is none."""
+    try:
+        trained = resolve_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
+    except DataError as error:
+        logger.warning("Classes are not marked as seen or unseen: %s", error)
+        return None
+    return [text for name in trained for text in MetadataCatalog.get(name).class_strings] or None

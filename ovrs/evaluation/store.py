@@ -1,30 +1,30 @@
 """Every evaluation is a record: one JSON file for each, found again by what it depends on.
 
-The address of a result is a digest of everything that decides its figures: data set, vocabulary, scoring,
-inference, model and weights, as the protocol describes them. Where and when it was measured is kept beside it, but
-does not count: the same evaluation repeated is the same record.
+The address of a result is the key of its protocol (:func:`ovrs.evaluation.protocol_key`): data set, vocabulary,
+scoring, inference, model and weights. Where and when it was measured is kept beside it, but does not count: the
+same evaluation repeated is the same record.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ovrs.errors import EvaluationError, shortened
+from ovrs.evaluation.confusion import FIGURES, by_class
+from ovrs.evaluation.protocol import protocol_key, protocol_values
 from ovrs.files import replacing
 
 FOLDER_VARIABLE = "OVRS_RESULTS"
 DEFAULT_FOLDER = "output/results"
-# Sections and entries of a protocol that decide no figure.
-_CIRCUMSTANCES = ("environment", "date")
-_PATHS = {"model": ("weights",)}  # the file's place; its sum counts
 _ABSENT = "nothing"
+_MEMBER = re.compile(r"\[\d+\]")
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,17 @@ class Result:
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     speed: float = math.nan
 
-    @property
-    def key(self) -> str:
-        """The address: see :func:`key_of`."""
-        return key_of(self.protocol)
+    @classmethod
+    def of(cls, results: Mapping[str, Mapping[str, float]], protocol: Mapping[str, Any]) -> Result:
+        """Return the record of what :func:`ovrs.evaluation.evaluate_dataset` returned."""
+        figures = results["sem_seg"]
+        return cls(
+            dataset=protocol["dataset"]["name"],
+            figures={figure: figures[figure] for figure in FIGURES},
+            classes=by_class(figures),
+            speed=results["speed"]["images_per_second"],
+            protocol=protocol,
+        )
 
 
 class ResultStore:
@@ -63,7 +70,7 @@ class ResultStore:
 
     def add(self, result: Result) -> Path:
         """Write a result, whole or not at all; a record of the same key is replaced. Call it in one process."""
-        path = self._path(result.dataset, result.key)
+        path = self._path(result.protocol)
         content = {
             "dataset": result.dataset,
             "figures": _without_nan(result.figures),
@@ -78,7 +85,7 @@ class ResultStore:
 
     def get(self, protocol: Mapping[str, Any]) -> Result | None:
         """Return the result that was measured under exactly this protocol; ``None`` without one."""
-        path = self._path(protocol["dataset"]["name"], key_of(protocol))
+        path = self._path(protocol)
         return _read(path) if path.is_file() else None
 
     def results(self, dataset: str = "") -> Iterator[Result]:
@@ -91,23 +98,8 @@ class ResultStore:
         for path in sorted(folder.glob("*.json" if dataset else "*/*.json")):
             yield _read(path)
 
-    def _path(self, dataset: str, key: str) -> Path:
-        return self.folder / dataset / f"{key[:24]}.json"
-
-
-def key_of(protocol: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what decides the figures of an evaluation, 64 hexadecimal digits."""
-    text = json.dumps(deciding(protocol), sort_keys=True, ensure_ascii=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def deciding(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of a protocol that decide figures: without time, machine and the places of files."""
-    kept = {section: value for section, value in protocol.items() if section not in _CIRCUMSTANCES}
-    for section, names in _PATHS.items():
-        if isinstance(kept.get(section), Mapping):
-            kept[section] = {name: value for name, value in kept[section].items() if name not in names}
-    return kept
+    def _path(self, protocol: Mapping[str, Any]) -> Path:
+        return self.folder / protocol["dataset"]["name"] / f"{protocol_key(protocol)[:24]}.json"
 
 
 def differences(
@@ -116,20 +108,20 @@ def differences(
     """Return in which entries two protocols differ.
 
     Args:
-        ours, theirs: protocols.
-        leave_out: sections, or entries with dots, that may differ: ``dataset`` and ``vocabulary`` between
-            data sets.
+        ours: a protocol.
+        theirs: another.
+        leave_out: beginnings of entries that may differ.
 
     Returns:
-        {entry, with dots: (ours, theirs)}; "nothing" stands for an entry that one of them lacks.
+        {entry as in :func:`ovrs.evaluation.protocol_values`, lists whole: (ours, theirs)}; "nothing" stands for an
+        entry that one of them lacks.
     """
     left_out = tuple(leave_out)
-    first, second = _flat(deciding(ours)), _flat(deciding(theirs))
+    first, second = _whole_lists(protocol_values(ours)), _whole_lists(protocol_values(theirs))
     return {
         entry: (first.get(entry, _ABSENT), second.get(entry, _ABSENT))
         for entry in dict.fromkeys((*first, *second))
-        if first.get(entry, _ABSENT) != second.get(entry, _ABSENT)
-        and not any(entry == name or entry.startswith(f"{name}.") for name in left_out)
+        if first.get(entry, _ABSENT) != second.get(entry, _ABSENT) and not entry.startswith(left_out)
     }
 
 
@@ -137,13 +129,10 @@ def in_words(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """Return what :func:`differences` found as short sentences.
 
     Examples:
-        >>> in_words({"inference.sliding_window.enabled": (True, False)})
-        ['inference, sliding window, enabled: True here, False there']
+        >>> in_words({"TEST.CROP_PADDING": (True, False)})
+        ['TEST.CROP_PADDING is True, not False']
     """
-    return [
-        f"{entry.replace('.', ', ').replace('_', ' ').lower()}: {_shown(ours)} here, {_shown(theirs)} there"
-        for entry, (ours, theirs) in found.items()
-    ]
+    return [f"{entry} is {_shown(ours)}, not {_shown(theirs)}" for entry, (ours, theirs) in found.items()]
 
 
 def mean(results: Iterable[Result], figure: str = "mIoU") -> float:
@@ -158,7 +147,7 @@ def mean(results: Iterable[Result], figure: str = "mIoU") -> float:
         raise EvaluationError("there is no result to average.")
     first, *others = results
     for other in others:
-        found = differences(first.protocol, other.protocol, leave_out=("dataset", "vocabulary.classes"))
+        found = differences(first.protocol, other.protocol, leave_out=("dataset.", "vocabulary.classes"))
         if found:
             raise EvaluationError(
                 f"the results on {first.dataset} and {other.dataset} were measured under different protocols and are "
@@ -181,21 +170,22 @@ def _read(path: Path) -> Result:
         raise EvaluationError(f"{path} is no stored result ({error!r}); delete it.") from error
 
 
-def _flat(value: Mapping[str, Any], stem: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{stem}{name}.")
+def _whole_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Gather the members ``KEY[0]``, ``KEY[1]`` … of lists again."""
+    whole: dict[str, Any] = {}
+    for key, value in values.items():
+        if _MEMBER.search(key):
+            whole.setdefault(_MEMBER.sub("", key), []).append(value)
         else:
-            flat[f"{stem}{name}"] = list(item) if isinstance(item, tuple) else item
-    return flat
+            whole[key] = value
+    return whole
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"[{shortened(value, 4)}]"
     text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text or "nothing"
+    return f"{text[:12]}…" if len(text) == 64 else text or "empty"
 
 
 def _without_nan(figures: Mapping[str, float]) -> dict[str, float | None]:
