@@ -51,8 +51,13 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["ovrs", "ovrs.*"]),
-    package_data={"ovrs": ["data/cards/*.yaml", "zoo/catalogue.yaml"]},
+    packages=[*find_packages(include=["ovrs", "ovrs.*"]), "ovrs.configs"],
+    package_dir={"ovrs.configs": "configs"},  # the recipes lie at the top of a checkout, inside an installed package
+    package_data={
+        "ovrs": ["data/cards/*.yaml", "zoo/catalogue.yaml"],
+        "ovrs.configs": ["**/*.yaml", "**/*.json"],
+    },
+    entry_points={"console_scripts": ["ovrs = ovrs.cli:main"]},
     python_requires=">=3.10",
     install_requires=REQUIRED,
     extras_require=EXTRAS,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ovrs.errors import UserError
 from ovrs.files import replacing
 
 Floats = NDArray[np.float64]
@@ -46,7 +47,7 @@ _LAYOUT: dict[str, tuple[type[np.generic], str]] = {
 _REMEDY = "Make a new file with tools/rank_channels.py."
 
 
-class RankingError(ValueError):
+class RankingError(UserError):
     """A channel ranking that cannot be computed, read or used; the message names the file or value and the remedy."""
 
 

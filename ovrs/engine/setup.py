@@ -20,7 +20,7 @@ from torch import nn
 from torch.multiprocessing import ProcessExitedException
 
 from ovrs.config import ConfigError, load_config
-from ovrs.engine.errors import USER_ERRORS, readable_errors
+from ovrs.errors import USER_ERRORS, readable_errors
 from ovrs.files import replacing
 from ovrs.inference import apply_precision, resolve_device
 
@@ -31,7 +31,7 @@ def launch_processes(main: Callable[[argparse.Namespace], None], args: argparse.
     """Run ``main(args)`` in as many processes as the arguments ask for (``--num-gpus``, ``--num-machines``).
 
     Without a GPU the processes run on the CPU and talk over gloo. An error that the user can mend ends the
-    program with its message alone (see :func:`ovrs.engine.errors.readable_errors`).
+    program with its message alone (see :func:`ovrs.errors.readable_errors`).
     """
     try:
         launch(

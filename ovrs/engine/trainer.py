@@ -21,10 +21,10 @@ from ovrs.backbones import WeightsError
 from ovrs.backbones.state_dict import load_strictly
 from ovrs.data import build_train_loader
 from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights
-from ovrs.engine.errors import TrainingDiverged
 from ovrs.engine.optimizer import build_optimizer, gradient_clipper, learning_rate_factor
 from ovrs.engine.setup import build_model
 from ovrs.engine.testing import evaluate
+from ovrs.errors import TrainingDiverged
 from ovrs.files import replacing
 
 logger = logging.getLogger(__name__)
