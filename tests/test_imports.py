@@ -36,6 +36,7 @@ LEVELS = (
     ("evaluation", "gallery"),
     ("engine",),
     ("measure",),
+    ("reproduction",),
     ("ranking",),
     ("predictor",),
     ("demo",),
