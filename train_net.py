@@ -21,11 +21,8 @@ Examples:
 
 from __future__ import annotations
 
-from detectron2.engine import default_argument_parser
-
-from ovrs.cli.train import train_or_evaluate
-from ovrs.engine import launch_processes
+from ovrs.engine import argument_parser, launch_processes, train_or_evaluate
 
 if __name__ == "__main__":
-    parser = default_argument_parser(epilog=__doc__[__doc__.index("Examples:") :])
+    parser = argument_parser(epilog=__doc__[__doc__.index("Examples:") :])
     launch_processes(train_or_evaluate, parser.parse_args())

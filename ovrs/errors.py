@@ -82,22 +82,35 @@ def shortened(items: Iterable[object], limit: int = 5) -> str:
     return listed if len(items) <= limit else f"{listed} and {len(items) - limit} more"
 
 
-# Their messages name the file or key and the remedy, so a traceback adds nothing.
-USER_ERRORS = (UserError, OSError)
+INTERRUPTED = 130  # exit code, as of any program that Ctrl-C ended
+
+
+def is_expected(error: BaseException | None) -> bool:
+    """Whether an error is the user's or the machine's, so that its message says all and a traceback adds nothing."""
+    # PyTorch's error by its name: not every program that reports errors imports PyTorch.
+    return isinstance(error, (UserError, OSError)) or type(error).__name__ == "OutOfMemoryError"
 
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """End the process with one message and exit code 1 on an error that its user can mend.
+    """End the process with one message and exit code 1 on an error that its user can mend, and 130 on Ctrl-C.
 
     The message also goes to the log files. Other errors are bugs and keep their traceback.
     """
+    program = Path(sys.argv[0]).name
     try:
         yield
-    except USER_ERRORS as error:
+    except KeyboardInterrupt as error:
+        message = str(error) or "stopped."
+        _log_without_console(message)
+        sys.stderr.write(f"{program}: {message}\n")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if not is_expected(error):
+            raise
         message = _message(error)
         _log_without_console(message)
-        sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+        sys.exit(f"{program}: {message}")
 
 
 def _log_without_console(message: str) -> None:
@@ -115,6 +128,12 @@ def _log_without_console(message: str) -> None:
 def _message(error: Exception) -> str:
     """Return what the error says; one from a loader's worker process carries that process's traceback in front."""
     text = str(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"the GPU's memory is too small for this ({text.splitlines()[0]}). Training: lower SOLVER.IMS_PER_BATCH or "
+            "INPUT.CROP.SIZE, or set MODEL.VLM.RECOMPUTE to True; inference: lower TEST.IMS_PER_BATCH, "
+            "TEST.SLIDING_WINDOW.BATCH_SIZE or MODEL.SEM_SEG_HEAD.CLASS_CHUNK; both: MODEL.PRECISION bf16."
+        )
     if not text.startswith("Caught "):
         return text
     return text.rpartition(f"{type(error).__name__}: ")[2].strip()

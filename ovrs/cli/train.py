@@ -23,11 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_configuration(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument(
+        "--resume-changed", action="store_true", help="as --resume, with other settings than before: no longer exact"
+    )
     add_processes(parser)
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
-    """Add what decides in how many processes a run is done."""
+    """Add what decides in how many processes a run is done, and what it may replace."""
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in OUTPUT_DIR")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine (default: %(default)s)")
     parser.add_argument("--num-machines", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--machine-rank", type=int, default=0, help="which of the machines this is, from 0")
@@ -36,37 +40,14 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train."""
-    launch(args, args.overrides, resume=args.resume)
+    launch(args, args.overrides)
 
 
-def launch(args: argparse.Namespace, overrides: list[str], *, resume: bool = False, eval_only: bool = False) -> None:
+def launch(args: argparse.Namespace, overrides: list[str], *, eval_only: bool = False) -> None:
     """Start the processes of a run, with the arguments that Detectron2's scripts have."""
-    from ovrs.engine import launch_processes
+    from ovrs.engine import launch_processes, train_or_evaluate
 
-    run = argparse.Namespace(config_file=args.name, opts=overrides, resume=resume, eval_only=eval_only)
-    for name in ("num_gpus", "num_machines", "machine_rank", "dist_url"):
-        setattr(run, name, getattr(args, name))
+    run = argparse.Namespace(config_file=args.name, opts=overrides, eval_only=eval_only)
+    for name in ("resume", "resume_changed", "overwrite", "num_gpus", "num_machines", "machine_rank", "dist_url"):
+        setattr(run, name, getattr(args, name, False))
     launch_processes(train_or_evaluate, run)
-
-
-def train_or_evaluate(args: argparse.Namespace) -> None:
-    """Do one process's part of a run.
-
-    Args:
-        args: what Detectron2's ``default_argument_parser`` gives.
-    """
-    from ovrs.engine import Trainer, build_model, check_test_sets, evaluate, load_weights, prepare_run
-    from ovrs.errors import ConfigError
-
-    cfg = prepare_run(args)
-    if args.eval_only:
-        if not cfg.MODEL.WEIGHTS:
-            raise ConfigError("evaluation needs MODEL.WEIGHTS, the checkpoint to evaluate.")
-        model = build_model(cfg)
-        evaluate(cfg, model, cfg.OUTPUT_DIR, load_weights(model, cfg.MODEL.WEIGHTS))
-        return
-    check_test_sets(cfg)
-    trainer = Trainer(cfg, resume=args.resume)
-    trainer.train()
-    if cfg.DATASETS.TEST:
-        evaluate(cfg, trainer.model, cfg.OUTPUT_DIR, load_weights(trainer.model, trainer.store.last()))

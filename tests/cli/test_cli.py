@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 import ovrs.cli
-from ovrs.cli import build_parser, main, train
+from ovrs.cli import build_parser, main
 from ovrs.config import ConfigError, load_config
+from ovrs.engine import train_or_evaluate
 
 ENTRY = "from ovrs.cli import main; main()"
 COMMANDS = sorted(file.stem for file in Path(ovrs.cli.__file__).parent.glob("[!_]*.py"))
@@ -109,8 +110,8 @@ def test_list_names_recipes_tables_and_rows(capsys):
 
 def test_evaluation_without_weights_names_the_key(monkeypatch):
     cfg = load_config("demo/gsnet")
-    monkeypatch.setattr("ovrs.engine.prepare_run", lambda args: cfg)
+    monkeypatch.setattr("ovrs.engine.main.prepare_run", lambda args: cfg)
     args = build_parser().parse_args(["eval", "demo/gsnet"])
     args.eval_only = True
     with pytest.raises(ConfigError, match=r"needs MODEL\.WEIGHTS"):
-        train.train_or_evaluate(args)
+        train_or_evaluate(args)
