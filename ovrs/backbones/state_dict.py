@@ -92,16 +92,14 @@ def _refuse_stand_ins(path: Path) -> None:
     """Refuse what a download leaves in the place of a file: a web page, or a pointer of git-lfs."""
     with open(path, "rb") as stream:
         start = stream.read(512).lstrip()
-    if not start:
-        raise WeightsError(f"{path} is empty; fetch it again.")
     if start[:9].lower() == b"<!doctype" or start[:5].lower() in (b"<html", b"<?xml"):
         raise WeightsError(
-            f"{path} is a web page, not weights: the server asked for a login, a confirmation or patience. Fetch the "
+            f"{path} cannot be read: it is a web page, not weights. The server asked for a login, a confirmation or patience. Fetch the "
             "file in a browser and put it there."
         )
     if start.startswith(b"version https://git-lfs"):
         raise WeightsError(
-            f"{path} is a pointer of git-lfs, not the weights: run 'git lfs pull' where it was cloned, or download the "
+            f"{path} cannot be read: it is a pointer of git-lfs, not the weights. Run 'git lfs pull' where it was cloned, or download the "
             "file itself."
         )
 

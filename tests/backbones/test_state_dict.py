@@ -401,7 +401,7 @@ def test_sum_is_sha256(tmp_path):
         (b"<!DOCTYPE html><html>quota exceeded</html>", "is a web page, not weights"),
         (b"\n <html><body>sign in</body></html>", "is a web page, not weights"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:65\nsize 102979767\n", "is a pointer of git-lfs"),
-        (b"", "is empty"),
+        (b"", "it is damaged"),
         (b"neither this nor that", "it is damaged, or it contains code, which is never run"),
     ],
 )
