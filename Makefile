@@ -23,7 +23,7 @@ $(READY): setup.py requirements-torch.txt tools/install_detectron2.py
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python tools/demo.py --output $(OUTPUT)
+	$(BIN)/ovrs demo --output $(OUTPUT)
 
 # A file's tests stay in one process: they share models. More than four processes would fill small memories.
 test: lint

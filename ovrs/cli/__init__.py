@@ -5,8 +5,9 @@ A command is one file: its name is the file's, its docstring the help (the first
     add_arguments(parser)    its arguments
     run(args)                what it does; None or 0 where all went well, else the exit code
 
-It imports what is slow (torch, this package's rooms) inside ``run``, so that ``ovrs --help`` answers at once. Errors
-that the user can mend end the program with one line and exit code 1, here and for all commands.
+A package is a command whose sub-commands are its modules. Modules import what is slow (torch, this package's rooms)
+inside ``run``, so that ``ovrs --help`` answers at once. Errors that the user can mend end the program with one line and
+exit code 1, here and for all commands.
 """
 
 from __future__ import annotations
@@ -51,27 +52,30 @@ def build_parser() -> Parser:
     """Return the parser with all commands."""
     parser = Parser(prog="ovrs", description="Open-vocabulary segmentation of remote-sensing images.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for found in pkgutil.iter_modules(__path__):
-        if not found.name.startswith("_"):
-            add_command(commands, found.name, importlib.import_module(f"{__name__}.{found.name}"))
+    _add_commands(parser, sys.modules[__name__])
     return parser
 
 
-def add_command(commands: Any, name: str, module: ModuleType) -> None:
-    """Add a command to the sub-parsers of a parser: help, arguments and ``run`` of a module."""
-    parser = commands.add_parser(name, help=module.__doc__.partition("\n")[0], description=module.__doc__)
-    parser.set_defaults(run=module.run)  # a group of commands sets its own per command
-    module.add_arguments(parser)
+def _add_commands(parser: argparse.ArgumentParser, room: ModuleType) -> None:
+    """Add a sub-command for every module of a package; a package in it is a command with sub-commands of its own."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for found in pkgutil.iter_modules(room.__path__):
+        if found.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{room.__name__}.{found.name}")
+        command = commands.add_parser(found.name, help=module.__doc__.partition("\n")[0], description=module.__doc__)
+        if found.ispkg:
+            _add_commands(command, module)
+        else:
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
 
 
-def add_configuration(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_configuration(parser: argparse.ArgumentParser, required: bool = True, default: str | None = None) -> None:
     """Add the words that most commands share: ``name`` of a configuration, and ``overrides``."""
-    nargs = {} if required else {"nargs": "?"}
-    parser.add_argument(
-        "name",
-        metavar="NAME",
-        help="a YAML file, a shipped recipe, or a row such as papers/dr_seg:table6/k_20",
-        **nargs,
-    )
+    what = "a YAML file, a shipped recipe, or a row such as papers/dr_seg:table6/k_20"
+    if default:
+        what += f" (default: {default})"
+    optional = {} if required and not default else {"nargs": "?", "default": default}
+    parser.add_argument("name", metavar="NAME", help=what, **optional)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys and the values to replace theirs")
