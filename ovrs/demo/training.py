@@ -15,14 +15,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ovrs.config import load_config
 from ovrs.data import read_labels, resolve_datasets
 from ovrs.demo.dataset import write_scenes
+from ovrs.errors import UserError
 from ovrs.evaluation.chance import chance_miou
 from ovrs.evaluation.report import JSON_NAME
 from ovrs.ranking import rank_channels
 
-TRAIN_NET = Path(__file__).resolve().parents[2] / "train_net.py"
+TRAIN = (sys.executable, "-m", "ovrs.cli", "train")
 
 
-class DemoFailed(RuntimeError):
+class DemoFailed(UserError):
     """A training process ended with an error, which it has printed."""
 
 
@@ -62,7 +63,7 @@ class DemoScenes:
 
 
 def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, overrides: Sequence[str] = ()) -> Path:
-    """Train and evaluate a configuration on the scenes by ``train_net.py``; go on where an earlier call stopped.
+    """Train and evaluate a configuration on the scenes by ``ovrs train``; go on where an earlier call stopped.
 
     DR-Seg's channels are ranked first.
 
@@ -81,8 +82,7 @@ def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, over
             rank_channels(cfg, scenes.train).save(ranking)
         words = ["MODEL.DR_SEG.SPSD.FILE", str(ranking), *words]
 
-    command = [sys.executable, str(TRAIN_NET), "--config-file", str(config_file), "--resume", *words]
-    if subprocess.run(command).returncode:
+    if subprocess.run([*TRAIN, str(config_file), "--resume", *words]).returncode:
         raise DemoFailed(f"training {config_file} failed; the message is above.")
     return run
 
