@@ -86,7 +86,7 @@ def main() -> None:
         type=float,
         default=SHARE,
         metavar="S",
-        help="share of the channels, most and least helpful by --pilot, that the maps do without (default: %(default)s)",
+        help="share of channels, most and least helpful by --pilot, that the maps do without (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of prototypes and of pilot images (default: 0)")
     parser.add_argument(

@@ -13,9 +13,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
-from ovrs.channel_ranking import RankingError, channel_count
 from ovrs.data import Record, read_image
 from ovrs.evaluation import ConfusionMatrix
+from ovrs.heads.dr_seg.ranking_file import RankingError, channel_count
 from ovrs.ranking.pilot import PilotStudy, drawn_records
 from ovrs.ranking.study import new_figure, write_study
 from ovrs.ranking.tower import FrozenTower
