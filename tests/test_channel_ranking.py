@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ovrs.heads.dr_seg.ranking_file import (
+from ovrs.channel_ranking import (
     ChannelRanking,
     RankingError,
     channel_count,
