@@ -27,7 +27,7 @@ def fitting_configs(identity: Identity, names: Sequence[str] = ()) -> list[tuple
 
     Args:
         identity: what :func:`ovrs.zoo.identify` found out about the file.
-        names: of configurations; all shipped ones and all rows of papers if there are none.
+        names: of configurations; if there are none, all shipped ones and all rows of papers that have its towers.
 
     Raises:
         ConfigError: a named configuration that cannot be built.
@@ -46,12 +46,11 @@ def fitting_configs(identity: Identity, names: Sequence[str] = ()) -> list[tuple
 
 
 def _with_towers(configs: dict[str, CfgNode], tensors: Shapes) -> dict[str, CfgNode]:
-    """Leave out what has other towers: building all would take a minute. All stay if none has these."""
+    """Leave out what has other towers: building all would take minutes, and none of it fits."""
     for stem, group in _TOWERS.items():
         inside = {name.removeprefix(stem): shape for name, shape in tensors.items() if name.startswith(stem)}
         archs = tower_archs(inside)
-        same = {name: cfg for name, cfg in configs.items() if cfg.MODEL[group].ARCH in archs}
-        configs = same or configs
+        configs = {name: cfg for name, cfg in configs.items() if not inside or cfg.MODEL[group].ARCH in archs}
     return configs
 
 
