@@ -23,7 +23,7 @@ def read_plain_yaml(path: Path, kind: str, error: type[Exception]) -> Any:
         error: the file is missing, cannot be read as text, is not YAML, or has tags that would build objects.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error(f"{kind} {path} does not exist; correct the path.") from None
     except (OSError, UnicodeDecodeError) as problem:
@@ -32,3 +32,12 @@ def read_plain_yaml(path: Path, kind: str, error: type[Exception]) -> Any:
         raise error(f"{path}: only plain YAML is read, no tags that build objects. {problem.problem}.") from None
     except yaml.YAMLError as problem:
         raise error(f"{path}: not valid YAML: {problem}") from None
+
+
+def _safe_load(text: str) -> Any:
+    """``yaml.safe_load`` by libyaml, ten times as fast, where PyYAML was built with it."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()

@@ -26,9 +26,9 @@ def original(layout: str, name: str) -> SimpleNamespace:
     [
         ("GSNet", "gsnet_vitb16", "gsnet/vitb16_landdiscover50k", "papers/gsnet:table3/e"),
         ("CAT-Seg", "cat_seg_vitb16", "cat_seg/vitb16_landdiscover50k", "gsnet/vitb16_landdiscover50k"),
-        ("RSKT-Seg", "rskt_seg_vitb16", "papers/dr_seg:table1/dlrsd_vitb_rskt_seg", "papers/rskt_seg:released/vitb16_dlrsd"),
+        ("RSKT-Seg", "rskt_seg_vitb16", "rskt_seg/vitb16_dlrsd", "papers/rskt_seg:released/vitb16_dlrsd"),
     ],
-)  # fmt: skip
+)
 def test_recordings_of_the_originals_fit_their_configurations_alone(layout, name, fits, near):
     (best, exact), (other, different) = fitting.fitting_configs(original(layout, name), [near, fits])
     assert (best, exact.exact) == (fits, True)
