@@ -6,17 +6,12 @@ Where data sets share a vocabulary, an image's own set may label only some of th
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.errors import choose
 from ovrs.structures import IGNORE_LABEL
-
-# How logits become scores. Sigmoid comes first: windows are averaged and maps enlarged as probabilities (CAT-Seg,
-# GSNet). Softmax comes last: until the final resolution everything acts on logits (HG-RSOVSSeg).
-Activation = Literal["sigmoid", "softmax"]
 
 
 def resize_to_labels(logits: Tensor, labels: Tensor) -> Tensor:
@@ -29,16 +24,12 @@ class BinaryCrossEntropy(nn.Module):
 
     Args:
         ignore_mode: ``negative`` makes an ignored pixel a negative of every class, as all official runs
-            do (gsnet spec, section 6); ``mask`` leaves it out of the mean, as the GSNet paper words it.
+            do; ``mask`` leaves it out of the mean, as the GSNet paper words it.
     """
-
-    activation: Activation = "sigmoid"
 
     def __init__(self, ignore_mode: str = "negative") -> None:
         super().__init__()
-        if ignore_mode not in ("negative", "mask"):
-            raise ValueError(f"MODEL.LOSS.IGNORE_MODE must be 'negative' or 'mask', got {ignore_mode!r}.")
-        self.ignore_mode = ignore_mode
+        self.ignore_mode = choose("MODEL.LOSS.IGNORE_MODE", ignore_mode, ("negative", "mask"))
 
     def forward(self, logits: Tensor, labels: Tensor, labelled: Tensor | None = None) -> Tensor:
         """Return the scalar loss of [B, T, h, w] logits and [B, H, W] labels (255 ignored, else labelled classes)."""
@@ -62,16 +53,12 @@ class CrossEntropy(nn.Module):
 
     Args:
         normalise_by: the sum is divided by the number of ``all_pixels`` of the batch, ignored and padded ones
-            included, as the official runs do (HG-RSOVSSeg spec, section 7), or of ``valid_pixels``.
+            included, as the official runs do, or of ``valid_pixels``.
     """
-
-    activation: Activation = "softmax"
 
     def __init__(self, normalise_by: str = "all_pixels") -> None:
         super().__init__()
-        if normalise_by not in ("all_pixels", "valid_pixels"):
-            raise ValueError(f"MODEL.LOSS.NORMALISE_BY must be 'all_pixels' or 'valid_pixels', got {normalise_by!r}.")
-        self.normalise_by = normalise_by
+        self.normalise_by = choose("MODEL.LOSS.NORMALISE_BY", normalise_by, ("all_pixels", "valid_pixels"))
 
     def forward(self, logits: Tensor, labels: Tensor, labelled: Tensor | None = None) -> Tensor:
         """Return the scalar loss of [B, T, h, w] logits and [B, H, W] labels (255 ignored, else labelled classes)."""
@@ -88,10 +75,8 @@ def build_loss(name: str, ignore_mode: str = "negative", normalise_by: str = "al
     """Build ``MODEL.LOSS``; each loss reads the keys that concern it.
 
     Raises:
-        ValueError: unknown name, ignore mode or divisor.
+        ConfigError: unknown name, ignore mode or divisor.
     """
-    if name == "bce":
+    if choose("MODEL.LOSS.NAME", name, ("bce", "ce")) == "bce":
         return BinaryCrossEntropy(ignore_mode)
-    if name == "ce":
-        return CrossEntropy(normalise_by)
-    raise ValueError(f"MODEL.LOSS.NAME is {name!r}; known losses are bce, ce.")
+    return CrossEntropy(normalise_by)

@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from PIL import Image
 
-from ovrs.config import ConfigError, load_config
+from ovrs.config import load_config
 from ovrs.data.augmentation import resize_image, resized_shape
 from ovrs.data.reading import read_image
 from ovrs.engine import build_model, load_weights
+from ovrs.errors import ConfigError, DataError
 from ovrs.inference import resolve_device
+from ovrs.scores import ScoreRule
+from ovrs.segmenter import EncodedImages, Segmentation
+from ovrs.structures import Sample
+from ovrs.vocabulary import Vocabulary
+
+AnyImage = np.ndarray | Image.Image | str | Path
+
+OTHER = "other"  # the name of pixels that are none of the classes
+SINGLE_CLASS_THRESHOLD = 0.5
+CONTRAST = "background"  # what a head that only compares classes compares a single class with
 
 
 @dataclass(frozen=True)
@@ -22,22 +35,26 @@ class Prediction:
     """What was found in one image.
 
     Attributes:
-        labels: [H, W] index into ``names`` at every pixel (uint8, or int32 above 255 classes).
-        scores: [H, W] float32 in 0..1, the winner's score.
-        names: the first word of every class, in the order they were given.
+        labels: [H, W] index into ``names`` at every pixel (uint8, or int32 above 255 names).
+        scores: [H, W] float32 in 0..1, the probability of the pixel's best class.
+        names: the first word of every class, in the order they were given; then ``other``, if a threshold or a class
+            that stands alone makes such pixels.
+        probabilities: [T, H, W] float32 in 0..1 of all classes, if they were asked for.
     """
 
     labels: np.ndarray
     scores: np.ndarray
     names: tuple[str, ...]
+    probabilities: np.ndarray | None = None
 
 
 class Predictor:
     """Segments images into any classes.
 
     Args:
-        cfg: a configuration with ``MODEL.WEIGHTS``; see :meth:`from_files` for the short way. A GPU that it names
-            (training writes down the device it ran on) is used where there is one, otherwise the CPU.
+        cfg: a configuration with ``MODEL.WEIGHTS``, or of a model that needs no training; see :meth:`from_files` and
+            :meth:`from_pretrained` for the short ways. A GPU that it names (training writes down the device it ran on)
+            is used where there is one, otherwise the CPU.
 
     Examples:
         >>> from ovrs import Predictor                                                 # doctest: +SKIP
@@ -45,17 +62,28 @@ class Predictor:
         >>> found = predictor("town.png", ["building|house|roof", "road", "tree"])     # doctest: +SKIP
         >>> found.names[found.labels[0, 0]]                                            # doctest: +SKIP
         'tree'
+
+        One image, many questions: the towers run once.
+
+        >>> predictor.set_image("town.png")                                            # doctest: +SKIP
+        >>> roads = predictor.predict(["road", "railway", "something else"])           # doctest: +SKIP
+        >>> roofs = predictor.predict(["roof"], threshold=0.4)                         # doctest: +SKIP
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        if not cfg.MODEL.WEIGHTS:
-            raise ConfigError("MODEL.WEIGHTS is empty; a predictor needs a trained checkpoint.")
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE, fall_back=True)
         self.cfg = cfg
         self.model = build_model(cfg).eval()
-        load_weights(self.model, cfg.MODEL.WEIGHTS)
+        if cfg.MODEL.WEIGHTS:
+            load_weights(self.model, cfg.MODEL.WEIGHTS)
+        elif any(True for _ in self.model.head.parameters()):
+            raise ConfigError(
+                f"MODEL.WEIGHTS is empty, and {cfg.MODEL.SEM_SEG_HEAD.NAME} predicts nothing of use before it is "
+                "trained: name a checkpoint, or a model that needs no training."
+            )
+        self._encoded: EncodedImages | None = None
 
     @classmethod
     def from_files(cls, config_file: str | Path, weights: str | Path, overrides: Sequence[str] = ()) -> Predictor:
@@ -68,36 +96,101 @@ class Predictor:
         """
         return cls(load_config(config_file, [*overrides, "MODEL.WEIGHTS", str(weights)]))
 
-    def __call__(self, image: np.ndarray | str | Path, classes: Sequence[str]) -> Prediction:
-        """Segment one image.
+    # ------------------------------------------------------------------ one image, many vocabularies
+
+    def set_image(self, image: AnyImage | Sequence[AnyImage]) -> None:
+        """Encode an image, or several, for any number of :meth:`predict` calls.
 
         Args:
-            image: uint8 [H, W, 3] RGB, or the path of an image file.
-            classes: at least two class strings; ``|`` separates synonyms.
+            image: uint8 [H, W, 3] RGB, a PIL image, or the path of an image file; or a list of such.
+
+        Raises:
+            DataError: a file that is not a readable 8-bit image, or an array of another type or shape.
+        """
+        self._single = not isinstance(image, (list, tuple))
+        samples = [self._sample(each) for each in ([image] if self._single else image)]
+        with torch.inference_mode():
+            self._encoded = self.model.encode(samples, keep=True)
+
+    def predict(
+        self, classes: Sequence[str], *, threshold: float | None = None, probabilities: bool = False
+    ) -> Prediction | list[Prediction]:
+        """Segment what :meth:`set_image` was given; only the head runs.
+
+        Args:
+            classes: class strings; ``|`` separates synonyms. A single class is segmented against everything else.
+            threshold: pixels whose best class has a lower probability are "other"; ``None`` takes the
+                configuration's (none, as a rule), and 0.5 for a single class.
+            probabilities: whether results hold the probabilities of all classes, [T, H, W].
+
+        Returns:
+            One prediction, or a list of them where :meth:`set_image` was given a list.
 
         Raises:
             VocabularyError: a class list that cannot be used.
-            DataError: a file that is not a readable 8-bit image.
-            ValueError: an array of another type or shape.
+            ConfigError: there is no image yet.
         """
-        names = self.model.vocabulary(classes).names
-        if not isinstance(image, np.ndarray):
+        if self._encoded is None:
+            raise ConfigError("no image was given: call set_image(image) before predict(classes).")
+        with torch.inference_mode():
+            found = self._classify(self._encoded, classes, threshold, probabilities)
+        return found[0] if self._single else found
+
+    def __call__(
+        self,
+        image: AnyImage | Sequence[AnyImage],
+        classes: Sequence[str],
+        *,
+        threshold: float | None = None,
+        probabilities: bool = False,
+    ) -> Prediction | list[Prediction]:
+        """Segment one image, or a list of images in one batch; see :meth:`set_image` and :meth:`predict`."""
+        single = not isinstance(image, (list, tuple))
+        self._question(classes, threshold)  # a class list that cannot be used is refused before the towers run
+        samples = [self._sample(each) for each in ([image] if single else image)]
+        with torch.inference_mode():
+            found = self._classify(self.model.encode(samples), classes, threshold, probabilities)
+        return found[0] if single else found
+
+    # ------------------------------------------------------------------ parts
+
+    def _sample(self, image: AnyImage) -> Sample:
+        if isinstance(image, Image.Image):
+            image = np.asarray(image.convert("RGB"))
+        elif not isinstance(image, np.ndarray):
             image = read_image(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}.")
+            raise DataError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}.")
         height, width = image.shape[:2]
         node = self.cfg.INPUT
         resized = resize_image(image, *resized_shape(height, width, node.MIN_SIZE_TEST, node.MAX_SIZE_TEST))
-        record = {
-            "image": torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1))),
-            "vocabulary": tuple(classes),
-            "height": height,
-            "width": width,
-        }
-        with torch.inference_mode():
-            result = self.model([record])[0]
-        return Prediction(
-            labels=result["labels"].cpu().numpy(),
-            scores=result["scores"].cpu().numpy(),
-            names=names,
-        )
+        pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        return Sample(image=pixels, height=height, width=width)
+
+    def _question(
+        self, classes: Sequence[str], threshold: float | None
+    ) -> tuple[Vocabulary, ScoreRule, tuple[str, ...]]:
+        """Return the vocabulary to ask, how its scores are read, and the names of the labels."""
+        model = self.model
+        vocabulary = Vocabulary.from_strings(classes, model.templates, minimum=1)
+        names = vocabulary.names
+        if len(names) > 1:
+            rule = model.rule(vocabulary, threshold)
+            return vocabulary, rule, (*names, OTHER) if rule.threshold and rule.below is None else names
+        rule = model.rule(vocabulary, SINGLE_CLASS_THRESHOLD if threshold is None else threshold)
+        if rule.activation == "softmax":  # compares classes, so it needs another one: label 1, as "other" has anyway
+            vocabulary = Vocabulary.from_strings([*classes, CONTRAST], model.templates)
+        return vocabulary, rule.below_is(1), (*names, OTHER)
+
+    def _classify(
+        self, encoded: EncodedImages, classes: Sequence[str], threshold: float | None, probabilities: bool
+    ) -> list[Prediction]:
+        vocabulary, rule, names = self._question(classes, threshold)
+        return [_prediction(result, names, probabilities) for result in self.model.decode(encoded, vocabulary, rule)]
+
+
+def _prediction(result: Segmentation, names: tuple[str, ...], probabilities: bool) -> Prediction:
+    arrays: dict[str, Any] = {key: result[key].cpu().numpy() for key in ("labels", "scores")}
+    if probabilities:
+        arrays["probabilities"] = result["sem_seg"].cpu().numpy()
+    return Prediction(names=names, **arrays)

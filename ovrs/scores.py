@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -34,6 +34,10 @@ class ScoreRule:
     synonyms: Literal["mean", "max"] = "mean"
     threshold: float = 0.0
     below: int | None = None
+
+    def below_is(self, label: int) -> ScoreRule:
+        """Return this rule with another label for pixels below the threshold."""
+        return replace(self, below=label)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Return what windows average, in fp32, of logits of any shape."""

@@ -1,9 +1,10 @@
-"""The one meta-architecture: towers, text, head, criterion and inference in Detectron2's clothes."""
+"""The one meta-architecture: towers, text, head, criterion and inference behind Detectron2's interface of a model."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,107 +15,154 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ovrs.backbones import VLM, ClipCompanion, Prior, build_companion, build_prior, build_vlm, encode_rotations
-from ovrs.backbones.base import trains
+from ovrs.backbones import Tower, build_towers
+from ovrs.errors import VocabularyError, choose
 from ovrs.heads import Head, build_head
-from ovrs.inference import SlidingWindow, label_map, whole_image_scores
-from ovrs.inference.labels import enlarge
+from ovrs.inference import Plan, ScoreMap, SlidingWindow, WholeImage
 from ovrs.losses import build_loss
-from ovrs.structures import IGNORE_LABEL, ImageFeatures, PriorFeatures
-from ovrs.vocabulary import TextBank, Vocabulary, VocabularyError
+from ovrs.scores import ScoreRule, enlarge
+from ovrs.structures import IGNORE_LABEL, Sample, TextFeatures, TowerFeatures
+from ovrs.vocabulary import TextBank, Vocabulary
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Features = dict[str, TowerFeatures]
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """What the towers say about a batch of images; can be classified into any vocabulary, any number of times.
+
+    Attributes:
+        own: (height, width) of the images as the model saw them.
+        wanted: (height, width) of their results.
+        batches: (keys, features) of every batch of views, see :mod:`ovrs.inference.views`.
+    """
+
+    own: list[tuple[int, int]]
+    wanted: list[tuple[int, int]]
+    batches: Iterable[tuple[list[Any], Features]]
+
+
+class Segmentation(dict):
+    """The result for one image: ``labels`` [H, W] and ``scores`` [H, W], the winner's in 0..1.
+
+    ``sem_seg`` [T, H, W], the probabilities of all classes that Detectron2's evaluators and drawings read, is
+    computed when it is asked for: where only labels are wanted it costs no memory.
+    """
+
+    def __init__(self, found: ScoreMap, rule: ScoreRule, class_of: Tensor) -> None:
+        height, width = found.size
+        labels, scores = rule.label_map(found.scores, found.full, class_of)
+        super().__init__(labels=labels[:height, :width], scores=scores[:height, :width])
+        self._source = found, rule, class_of
+
+    def __missing__(self, key: str) -> Tensor:
+        if key != "sem_seg":
+            raise KeyError(key)
+        found, rule, class_of = self._source
+        full = enlarge(found.scores, found.full)[:, : found.size[0], : found.size[1]]
+        self[key] = rule.probabilities(full, class_of)
+        return self[key]
 
 
 @META_ARCH_REGISTRY.register()
 class OpenVocabSegmenter(nn.Module):
     """Segments images into the classes of each image's own vocabulary.
 
+    Two steps with names: :meth:`embed` turns images into features, once; :meth:`classify` turns features and a
+    vocabulary into logits, as often as one likes. :meth:`encode` and :meth:`decode` do the same for images of any
+    size, view by view.
+
     Args:
-        vlm: vision-language model.
-        prior: self-supervised prior, or ``None``.
-        head: segmentation head.
-        companion: a second CLIP image tower, or ``None``.
-        criterion: training loss; also says how logits become scores.
+        towers: {name: tower}; ``vlm`` is there, and encodes text too.
+        head: segmentation head; asks the towers for what it needs and says what its scores mean.
+        criterion: training loss.
         text_bank: encodes and caches vocabularies.
         templates: prompt templates of every vocabulary.
+        plan: how images become views at inference.
         pixel_mean, pixel_std: statistics on the 0..255 scale, RGB.
-        prior_mean, prior_std: the prior's own; empty for the same.
+        tower_statistics: {tower name: (mean, std)} of towers that have their own.
         tower_precision, head_precision: ``fp32``, ``bf16`` or ``fp16``.
-        window: sliding-window inference; ``None`` for one pass per image.
-        size_divisibility: images are padded to a multiple of this, where they are not windows.
-        crop_padding: whether that padding is cut off the result again.
-        keep_scores: whether results carry all scores (``sem_seg``, [T, H, W]) beside the labels.
+        size_divisibility: training images are padded to a multiple of this.
+        default_classes: class strings of samples that bring neither classes nor a data set.
+        default_dataset: the data set of such samples, where there are no ``default_classes``.
+        threshold: pixels whose best probability is below it are ``background``; 0 for none.
+        background: the class that they get, by name; where the vocabulary has no such class they get the label
+            after the last one ("other").
+        keep_scores: whether results hold ``sem_seg`` from the start.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        vlm: VLM,
-        prior: Prior | None,
+        towers: Mapping[str, Tower],
         head: Head,
         criterion: nn.Module,
         text_bank: TextBank,
         templates: Sequence[str],
-        companion: ClipCompanion | None = None,
+        plan: Plan,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        prior_mean: Sequence[float] = (),
-        prior_std: Sequence[float] = (),
+        tower_statistics: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {},
         tower_precision: str = "fp32",
         head_precision: str = "fp32",
-        window: SlidingWindow | None = None,
         size_divisibility: int = 32,
-        crop_padding: bool = True,
+        default_classes: Sequence[str] = (),
+        default_dataset: str = "",
+        threshold: float = 0.0,
+        background: str = "",
         keep_scores: bool = False,
     ) -> None:
         super().__init__()
-        self.vlm, self.prior, self.companion, self.head = vlm, prior, companion, head
-        self.criterion, self.text_bank, self.templates = criterion, text_bank, tuple(templates)
-        self.window, self.size_divisibility, self.crop_padding = window, size_divisibility, crop_padding
-        self.keep_scores = keep_scores
-        for name, precision in (("TOWERS", tower_precision), ("HEAD", head_precision)):
-            if precision not in _DTYPES:
-                raise ValueError(f"MODEL.PRECISION.{name} must be one of {', '.join(_DTYPES)}, got {precision!r}.")
-        self.tower_dtype, self.head_dtype = _DTYPES[tower_precision], _DTYPES[head_precision]
-        self.request = head.request()
+        self._tower_names = tuple(towers)
+        for name, tower in towers.items():
+            self.add_module(name, tower)
+        self.head, self.criterion = head, criterion
+        self.requests = head.requests()
+        self.text_bank, self.templates, self.plan = text_bank, tuple(templates), plan
+        self.size_divisibility, self.keep_scores = size_divisibility, keep_scores
+        self.default_classes, self.default_dataset = tuple(default_classes), default_dataset
+        self.threshold, self.background = threshold, background
+        self.tower_dtype = _DTYPES[choose("MODEL.PRECISION.TOWERS", tower_precision, tuple(_DTYPES))]
+        self.head_dtype = _DTYPES[choose("MODEL.PRECISION.HEAD", head_precision, tuple(_DTYPES))]
 
         mean, std = _channels(pixel_mean), _channels(pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
-        # The prior's normalisation, applied on top of the common one.
-        own_mean, own_std = (_channels(prior_mean), _channels(prior_std)) if len(prior_mean) else (mean, std)
-        self.register_buffer("prior_scale", std / own_std, persistent=False)
-        self.register_buffer("prior_shift", (mean - own_mean) / own_std, persistent=False)
+        # A tower's own normalisation is applied on top of the common one.
+        self._own_statistics = tuple(tower_statistics)
+        for name, (own_mean, own_std) in tower_statistics.items():
+            self.register_buffer(f"{name}_scale", std / _channels(own_std), persistent=False)
+            self.register_buffer(f"{name}_shift", (mean - _channels(own_mean)) / _channels(own_std), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Build every part. With ``MODEL.WEIGHTS`` set, that file fills the towers too: nothing is fetched for them."""
-        load_towers = not cfg.MODEL.WEIGHTS
-        vlm, prior = build_vlm(cfg, load_weights=load_towers), build_prior(cfg, load_weights=load_towers)
-        companion = build_companion(cfg, load_weights=load_towers)
-        node = cfg.TEST.SLIDING_WINDOW
-        window = SlidingWindow(node.CANVAS, node.KERNEL, node.OVERLAP, node.GLOBAL_VIEW, node.BATCH_SIZE)
-        if cfg.TEST.OUTPUT not in ("labels", "scores"):
-            raise ValueError(f"TEST.OUTPUT must be 'labels' or 'scores', got {cfg.TEST.OUTPUT!r}.")
+        towers = build_towers(cfg, load_weights=not cfg.MODEL.WEIGHTS)
+        nodes = {name: cfg.MODEL[name.upper()] for name in towers}
+        choose("TEST.OUTPUT", cfg.TEST.OUTPUT, ("labels", "scores"))
         return {
-            "vlm": vlm,
-            "prior": prior,
-            "companion": companion,
-            "head": build_head(cfg, vlm.spec, prior and prior.spec, companion and companion.spec),
+            "towers": towers,
+            "head": build_head(cfg, {name: tower.spec for name, tower in towers.items()}),
             "criterion": build_loss(cfg.MODEL.LOSS.NAME, cfg.MODEL.LOSS.IGNORE_MODE, cfg.MODEL.LOSS.NORMALISE_BY),
             "text_bank": TextBank(cfg.VOCABULARY.SYNONYMS),
             "templates": Vocabulary.templates_of(cfg),
+            "plan": build_plan(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "prior_mean": cfg.MODEL.PRIOR.PIXEL_MEAN,
-            "prior_std": cfg.MODEL.PRIOR.PIXEL_STD,
+            "tower_statistics": {
+                name: (node.PIXEL_MEAN, node.PIXEL_STD) for name, node in nodes.items() if node.get("PIXEL_MEAN")
+            },
             "tower_precision": cfg.MODEL.PRECISION.TOWERS,
             "head_precision": cfg.MODEL.PRECISION.HEAD,
-            "window": window if node.ENABLED else None,
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
-            "crop_padding": cfg.TEST.CROP_PADDING,
+            "default_classes": cfg.VOCABULARY.CLASSES,
+            "default_dataset": next(
+                (sets[0] for sets in (cfg.DATASETS.TEST, cfg.DATASETS.TRAIN) if len(sets) == 1), ""
+            ),
+            "threshold": cfg.TEST.THRESHOLD,
+            "background": cfg.TEST.BACKGROUND,
             "keep_scores": cfg.TEST.OUTPUT == "scores",
         }
 
@@ -123,26 +171,27 @@ class OpenVocabSegmenter(nn.Module):
         """The device that the model computes on."""
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Train on or segment a batch of records.
+    @property
+    def towers(self) -> dict[str, Tower]:
+        """The towers by name."""
+        return {name: getattr(self, name) for name in self._tower_names}
+
+    def forward(self, batched_inputs: Sequence[Sample]) -> dict[str, Tensor] | list[Segmentation]:
+        """Train on or segment a batch of samples.
 
         Args:
-            batched_inputs: dictionaries with ``image`` (uint8 or float [3, h, w], RGB, 0..255) and either
-                ``vocabulary`` (class strings) or ``dataset`` (a registered name). In training also
-                ``sem_seg`` (int64 [h, w], 255 ignored) and, where data sets share a vocabulary,
-                ``labelled_classes`` (bool [T], see ``DATASETS.UNLABELLED_CLASSES``); in evaluation
-                optionally ``height`` and ``width``, the size of the result (default: the image's).
+            batched_inputs: see :class:`ovrs.structures.Sample`. ``image`` must be there, in training ``sem_seg`` too.
+                The classes are the sample's ``vocabulary``, or its ``dataset``'s, or the configured ones.
 
         Returns:
-            In training ``{"loss_sem_seg": scalar}``. Otherwise per record ``labels`` [H, W] (class indices),
-            ``scores`` [H, W] (the winner's, 0..1), and ``sem_seg`` [T, H, W] if scores are kept.
+            In training ``{"loss_sem_seg": scalar}``, otherwise a :class:`Segmentation` per sample.
 
         Raises:
-            VocabularyError: a record without classes, or with classes that cannot be used.
+            VocabularyError: a sample without classes, or with classes that cannot be used.
         """
         groups: dict[tuple[str, ...], list[int]] = {}
-        for index, record in enumerate(batched_inputs):
-            groups.setdefault(_class_strings(record), []).append(index)
+        for index, sample in enumerate(batched_inputs):
+            groups.setdefault(self._class_strings(sample), []).append(index)
 
         if self.training:
             # Each vocabulary's mean counts by its number of images.
@@ -152,133 +201,139 @@ class OpenVocabSegmenter(nn.Module):
             ]
             return {"loss_sem_seg": torch.stack(losses).sum() / len(batched_inputs)}
 
-        results: list[dict[str, Tensor]] = [{} for _ in batched_inputs]
+        results: list[Segmentation | None] = [None] * len(batched_inputs)
         for classes, indices in groups.items():
-            predictions = self._segment([batched_inputs[i] for i in indices], self.vocabulary(classes))
-            for index, prediction in zip(indices, predictions, strict=True):
-                results[index] = prediction
+            encoded = self.encode([batched_inputs[i] for i in indices])
+            for index, found in zip(indices, self.decode(encoded, self.vocabulary(classes)), strict=True):
+                results[index] = found
         return results
 
     def vocabulary(self, classes: Sequence[str]) -> Vocabulary:
         """Return the vocabulary of class strings under this model's templates."""
         return Vocabulary.from_strings(classes, self.templates)
 
-    def class_logits(self, images: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Return [B, T, h, w] logits of normalised [B, 3, H, W] images."""
+    # ------------------------------------------------------------------ the two steps
+
+    def embed(self, images: Tensor) -> Features:
+        """Return what the head asks of every tower, for normalised [B, 3, H, W] images."""
         with self._autocast(self.tower_dtype):
-            text = self.text_bank(self.vlm, vocabulary, self.training)
-            image, prior = self._image_features(images), self._prior_features(images)
+            return {name: self._tower_features(name, images) for name in self.requests}
+
+    def classify(self, features: Features, vocabulary: Vocabulary) -> Tensor:
+        """Return the head's logits, [B, T, h, w] (or a row per word, see ``head.rule``)."""
+        text = self.text(vocabulary)
         with self._autocast(self.head_dtype):
-            return self.head(image, text, prior)
+            return self.head(features, text)
+
+    def text(self, vocabulary: Vocabulary) -> TextFeatures:
+        """Return the text features of a vocabulary, encoded at its first use."""
+        with self._autocast(self.tower_dtype):
+            return self.text_bank(self.vlm, vocabulary, self.training)
 
     def normalise(self, image: Tensor) -> Tensor:
         """Bring [..., 3, H, W] images from 0..255 to zero mean and unit variance."""
-        return (image.to(self.device).float() - self.pixel_mean) / self.pixel_std
+        return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
-    # ------------------------------------------------------------------ training
+    # ------------------------------------------------------------------ images of any size
 
-    def _loss(self, records: list[dict[str, Any]], vocabulary: Vocabulary) -> Tensor:
-        images = [self.normalise(record["image"]) for record in records]
-        images = ImageList.from_tensors(images, self.size_divisibility).tensor
-        labels = [record["sem_seg"].to(self.device) for record in records]
-        labels = ImageList.from_tensors(labels, self.size_divisibility, pad_value=IGNORE_LABEL).tensor
-        labelled = None
-        if "labelled_classes" in records[0]:
-            labelled = torch.stack([record["labelled_classes"] for record in records]).to(self.device)
-        return self.criterion(self.class_logits(images, vocabulary), labels, labelled)
+    def encode(self, samples: Sequence[Sample], *, keep: bool = False) -> EncodedImages:
+        """Encode images for :meth:`decode`.
 
-    # ------------------------------------------------------------------ inference
-
-    def _segment(self, records: list[dict[str, Any]], vocabulary: Vocabulary) -> list[dict[str, Tensor]]:
-        images = [self.normalise(record["image"]) for record in records]
-        sizes = [
-            (int(r.get("height", i.shape[-2])), int(r.get("width", i.shape[-1])))
-            for r, i in zip(records, images, strict=True)
+        Args:
+            samples: images, all to be asked together; ``height`` and ``width`` say the size of the results.
+            keep: whether features stay in memory, so that the images can be classified again and again. Otherwise
+                they are computed when they are read, which is once.
+        """
+        images = [self.normalise(sample["image"]) for sample in samples]
+        own = [tuple(image.shape[-2:]) for image in images]
+        wanted = [
+            (int(sample.get("height", height)), int(sample.get("width", width)))
+            for sample, (height, width) in zip(samples, own, strict=True)
         ]
+        batches = ((keys, self.embed(views)) for keys, views in self.plan.views(images))
+        return EncodedImages(own, wanted, list(batches) if keep else batches)
 
-        softmax = self.criterion.activation == "softmax"
+    def score_maps(self, encoded: EncodedImages, vocabulary: Vocabulary) -> list[ScoreMap]:
+        """Return the scores of every image, [T or Q, h, w], in the meaning of ``head.rule``."""
+        scored = (
+            (keys, self.head.rule.scores(self.plan.enlarged(self.classify(features, vocabulary).float())))
+            for keys, features in encoded.batches
+        )
+        return self.plan.merge(encoded.own, encoded.wanted, scored)
 
-        def classify(views: Tensor) -> Tensor:
-            logits = self.class_logits(views, vocabulary).float()
-            if self.window is not None:
-                logits = _to_square(logits, self.window.kernel)
-            return logits if softmax else logits.sigmoid()
-
-        if self.window is not None:
-            maps = list(zip(self.window(images, classify), sizes, strict=True))
-        else:
-            maps = whole_image_scores(images, sizes, classify, self.size_divisibility, self.crop_padding)
-
-        results = []
-        for (score, padded_size), (height, width) in zip(maps, sizes, strict=True):
-            labels, best = label_map(score, padded_size, softmax=softmax)
-            result = {"labels": labels[:height, :width], "scores": best[:height, :width]}
-            if self.keep_scores:
-                full = enlarge(score, padded_size)[:, :height, :width]
-                result["sem_seg"] = full.softmax(dim=0) if softmax else full
-            results.append(result)
+    def decode(
+        self, encoded: EncodedImages, vocabulary: Vocabulary, rule: ScoreRule | None = None
+    ) -> list[Segmentation]:
+        """Segment encoded images into the classes of a vocabulary, by :meth:`rule` or another one."""
+        rule, class_of = rule or self.rule(vocabulary), self.text(vocabulary).class_of
+        results = [Segmentation(found, rule, class_of) for found in self.score_maps(encoded, vocabulary)]
+        if self.keep_scores:
+            for result in results:
+                result["sem_seg"]
         return results
 
-    # ------------------------------------------------------------------ towers
+    def rule(self, vocabulary: Vocabulary, threshold: float | None = None) -> ScoreRule:
+        """Return the head's rule with a threshold (``None``: the model's) and the background class of a vocabulary."""
+        threshold = self.threshold if threshold is None else threshold
+        names = vocabulary.names
+        below = names.index(self.background) if self.background in names else None
+        return replace(self.head.rule, threshold=threshold, below=below)
 
-    def _image_features(self, images: Tensor) -> ImageFeatures:
-        wants_grad = torch.is_grad_enabled() and any(p.requires_grad for p in self.vlm.image_parameters())
-        square = _to_square(images, self.vlm.spec.input_size)
-        with torch.set_grad_enabled(wants_grad):
-            if self.request.rotations:
-                features = encode_rotations(self.vlm, square, self.request)
-            else:
-                features = self.vlm.encode_image(square, self.request)
-        companion = {}
-        if self.companion is not None and self.request.companion_blocks:
-            with torch.no_grad():
-                views = _to_square(images, self.companion.spec.input_size)
-                companion = self.companion(views, self.request.companion_blocks)
-        return ImageFeatures(
-            dense=features.dense.float(),
-            blocks=_in_fp32(features.blocks),
-            rotated=features.rotated if features.rotated is None else features.rotated.float(),
-            companion=_in_fp32(companion),
-        )
+    # ------------------------------------------------------------------ parts
 
-    def _prior_features(self, images: Tensor) -> PriorFeatures | None:
-        if self.prior is None or not self.request.uses_prior:
-            return None
-        images = images * self.prior_scale + self.prior_shift
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self.prior)):
-            features = self.prior(_to_square(images, self.prior.spec.input_size), self.request)
-        return PriorFeatures(features.dense.float(), _in_fp32(features.blocks))
+    def _loss(self, samples: Sequence[Sample], vocabulary: Vocabulary) -> Tensor:
+        images = [self.normalise(sample["image"]) for sample in samples]
+        images = ImageList.from_tensors(images, self.size_divisibility).tensor
+        labels = [sample["sem_seg"].to(self.device, non_blocking=True) for sample in samples]
+        labels = ImageList.from_tensors(labels, self.size_divisibility, pad_value=IGNORE_LABEL).tensor
+        labelled = None
+        if "labelled_classes" in samples[0]:
+            labelled = torch.stack([sample["labelled_classes"] for sample in samples]).to(self.device)
+        return self.criterion(self.classify(self.embed(images), vocabulary), labels, labelled)
+
+    def _tower_features(self, name: str, images: Tensor) -> TowerFeatures:
+        tower = getattr(self, name)
+        if name in self._own_statistics:
+            images = images * getattr(self, f"{name}_scale") + getattr(self, f"{name}_shift")
+        side = tower.spec.input_size
+        if side and tuple(images.shape[-2:]) != (side, side):  # squashed, the proportions regardless
+            images = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
+        trains = any(parameter.requires_grad for parameter in tower.image_parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+            return tower(images, self.requests[name]).float()
 
     def _autocast(self, dtype: torch.dtype) -> contextlib.AbstractContextManager:
         if dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype)
 
+    def _class_strings(self, sample: Sample) -> tuple[str, ...]:
+        """Return the classes of a sample: its own, its data set's, or the configured ones."""
+        classes = sample.get("vocabulary")
+        if isinstance(classes, str):
+            raise VocabularyError(f"a sample's 'vocabulary' must be a list of class strings, got {classes!r} alone.")
+        if classes is not None:
+            return tuple(classes)
+        name = sample.get("dataset")
+        if name is None and self.default_classes:
+            return self.default_classes
+        name = self.default_dataset if name is None else name
+        if name not in MetadataCatalog:
+            raise VocabularyError(
+                "a sample needs 'vocabulary' (class strings) or 'dataset' (a registered name), or the configuration "
+                f"VOCABULARY.CLASSES or a single test set; the sample's 'dataset' is {sample.get('dataset')!r}."
+            )
+        metadata = MetadataCatalog.get(name)
+        return tuple(metadata.get("class_strings") or metadata.stuff_classes)
+
+
+def build_plan(cfg: CfgNode) -> Plan:
+    """Return how images become views under ``TEST``."""
+    node = cfg.TEST.SLIDING_WINDOW
+    if node.ENABLED:
+        return SlidingWindow(node.CANVAS, node.KERNEL, node.OVERLAP, node.GLOBAL_VIEW, node.BATCH_SIZE)
+    return WholeImage(cfg.INPUT.SIZE_DIVISIBILITY, cfg.TEST.CROP_PADDING, node.BATCH_SIZE)
+
 
 def _channels(values: Sequence[float]) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1)
-
-
-def _in_fp32(blocks: dict[int, Tensor]) -> dict[int, Tensor]:
-    return {index: block.float() for index, block in blocks.items()}
-
-
-def _to_square(images: Tensor, side: int) -> Tensor:
-    """Resize [B, C, H, W] to ``side`` x ``side``, the proportions regardless; 0 leaves the size."""
-    if not side or tuple(images.shape[-2:]) == (side, side):
-        return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
-
-
-def _class_strings(record: dict[str, Any]) -> tuple[str, ...]:
-    if "vocabulary" in record:
-        classes = record["vocabulary"]
-        if isinstance(classes, str):
-            raise VocabularyError(f"a record's 'vocabulary' must be a list of class strings, got {classes!r} alone.")
-        return tuple(classes)
-    name = record.get("dataset")
-    if name not in MetadataCatalog:
-        raise VocabularyError(
-            f"a record needs 'vocabulary' (class strings) or 'dataset' (a registered name); its 'dataset' is {name!r}."
-        )
-    return tuple(MetadataCatalog.get(name).class_strings)

@@ -1,46 +1,26 @@
 """The values that cross module borders.
 
-Notation used in all docstrings: ``B`` images, ``T`` classes, ``P`` prompts per class, ``C`` width of
-the joint image-text space, ``W`` width of the VLM's image tower, ``D`` width of the prior.
-Image tensors are NCHW.
+Notation of all docstrings: ``B`` images, ``T`` classes, ``Q`` words, ``P`` prompts per word, ``C`` width of the joint
+image-text space, ``W`` width of a tower. Image tensors are NCHW.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+import torch.nn.functional as F
+from torch import Tensor
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from torch import Tensor
-
-    from ovrs.vocabulary import Vocabulary
-
-ROTATIONS = 4  # quarter turns of ``ImageFeatures.rotated``
+ROTATIONS = 4  # quarter turns of ``TowerFeatures.rotated``
 IGNORE_LABEL = 255  # in label maps: pixels that count neither in training nor in evaluation
 
-DenseMode = Literal["class_residual", "token_residual"]
 DenseForm = Literal["class_residual", "token_residual", "final_norm", "none"]
-
-
-@dataclass(frozen=True)
-class TowerSpec:
-    """The shape of a tower, which heads are built for.
-
-    Attributes:
-        width: channels of its block outputs, ``W`` or ``D``.
-        depth: number of blocks.
-        patch_size: side of a patch in pixels.
-        input_size: side of the square it is fed with; 0 if images keep their size.
-        joint_dim: width ``C`` of the joint image-text space; 0 for a prior.
-    """
-
-    width: int
-    depth: int
-    patch_size: int
-    input_size: int
-    joint_dim: int = 0
 
 
 class Sample(TypedDict, total=False):
@@ -67,6 +47,25 @@ class Sample(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
+class TowerSpec:
+    """The shape of a tower, which heads are built for.
+
+    Attributes:
+        width: channels of its block outputs, ``W``.
+        depth: number of blocks.
+        patch_size: side of a patch in pixels.
+        input_size: side of the square it is fed with; 0 if images keep their size.
+        joint_dim: width ``C`` of the joint image-text space; 0 for a tower without text.
+    """
+
+    width: int
+    depth: int
+    patch_size: int
+    input_size: int
+    joint_dim: int = 0
+
+
+@dataclass(frozen=True)
 class TowerRequest:
     """What a head wants of one tower; asked for once, when the model is built.
 
@@ -77,15 +76,49 @@ class TowerRequest:
             token's own input (HG-RSOVSSeg). ``final_norm``: the last block's output after the final norm, at the
             tower's own width (priors). ``none``: no dense map, and no block beyond the last wanted one is run.
         token: whether the image's class token is wanted.
-        last_input: whether the last block's input tokens, and what else that block needs to run, are wanted.
+        last_block: whether the last block is wanted as a thing that the head runs itself, with its own attention.
         rotations: whether dense maps of the image under the other three quarter turns are wanted too.
     """
 
     blocks: tuple[int, ...] = ()
     dense: DenseForm = "final_norm"
     token: bool = False
-    last_input: bool = False
+    last_block: bool = False
     rotations: bool = False
+
+
+@dataclass(frozen=True)
+class LastBlock(ABC):
+    """The last block of a CLIP image tower before it is run, for heads that replace its attention.
+
+    A head takes queries, keys and values, mixes the values with weights of its own, and has the block closed:
+    ``joint(close(weights @ v))``. The plain block is ``close(softmax(q @ k.mT / d ** 0.5) @ v, residual=True)``.
+
+    Attributes:
+        input: [B, 1 + h * w, W] tokens that enter the block, class token first, then patches in row-major order.
+        grid: (h, w).
+    """
+
+    input: Tensor
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def qkv(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each [B, heads, 1 + h * w, d], not scaled."""
+
+    @abstractmethod
+    def close(self, mixed: Tensor, *, residual: bool = False) -> Tensor:
+        """Return [B, L, W] tokens of mixed values.
+
+        Args:
+            mixed: [B, heads, L, d] values after attention.
+            residual: ``False``: the output projection alone, with its bias (any ``L``). ``True``: the block's two
+                residuals and its MLP, too; ``L`` is ``1 + h * w`` then.
+        """
+
+    @abstractmethod
+    def joint(self, tokens: Tensor) -> Tensor:
+        """Bring [..., W] tokens to the joint space, [..., C]: final norm and projection."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +128,9 @@ class TowerFeatures:
     Attributes:
         dense: [B, C or W, h, w] patch features, not normalised; ``None`` where ``TowerRequest.dense`` is ``none``.
         blocks: {block index: [B, W, h, w]} outputs of the asked-for blocks, class token removed: the residual stream
-            of a vision-language model, the final-norm output of a prior.
+            of a CLIP tower, the final-norm output of a prior.
         token: [B, C or W] class token after the final norm (and projection), or ``None``.
-        last_input: [B, 1 + h * w, W] tokens that enter the last block, class token first, or ``None``.
+        last_block: see :class:`LastBlock`; or ``None``.
         rotated: [B, ROTATIONS, C, h, w] dense maps under 0, 90, 180 and 270 degrees, each turned back, so that a cell
             is the same place in all four; or ``None``.
     """
@@ -105,73 +138,51 @@ class TowerFeatures:
     dense: Tensor | None = None
     blocks: dict[int, Tensor] = field(default_factory=dict)
     token: Tensor | None = None
-    last_input: Tensor | None = None
+    last_block: LastBlock | None = None
     rotated: Tensor | None = None
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> TowerFeatures:
+        """Return the features with every tensor changed."""
+        tensors = {name: getattr(self, name) for name in ("dense", "token", "rotated")}
+        return TowerFeatures(
+            **{name: value if value is None else change(value) for name, value in tensors.items()},
+            blocks={index: change(block) for index, block in self.blocks.items()},
+            last_block=self.last_block and replace(self.last_block, input=change(self.last_block.input)),
+        )
 
-@dataclass(frozen=True)
-class FeatureRequest:
-    """What a head wants from the towers; asked for once, when the model is built.
-
-    Attributes:
-        vlm_blocks: indices (0-based) of VLM image blocks whose outputs are wanted.
-        prior_blocks: indices of prior blocks whose outputs are wanted; ignored without ``uses_prior``.
-        uses_prior: whether the head reads prior features at all.
-        companion_blocks: indices of blocks of the companion CLIP whose outputs are wanted.
-        rotations: whether dense maps of the image under the other three quarter turns are wanted too.
-        dense: how the VLM's value-only last block closes its residual: ``class_residual`` adds the
-            class token to every patch token (CAT-Seg, GSNet), ``token_residual`` adds each token's own
-            input (HG-RSOVSSeg).
-    """
-
-    vlm_blocks: tuple[int, ...] = ()
-    prior_blocks: tuple[int, ...] = ()
-    uses_prior: bool = False
-    companion_blocks: tuple[int, ...] = ()
-    rotations: bool = False
-    dense: DenseMode = "class_residual"
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """What the CLIP image towers hand to a head.
-
-    Attributes:
-        dense: [B, C, h, w] patch features in the joint space, not normalised.
-        blocks: {block index: [B, W, h, w]} residual stream after the asked-for blocks, un-normalised,
-            class token removed.
-        rotated: [B, ROTATIONS, C, h, w] dense maps of the image under 0, 90, 180 and 270 degrees, each turned back, so
-            that a cell is the same place in all four; ``None`` where a head does not ask for them.
-        companion: like ``blocks``, of the companion CLIP.
-    """
-
-    dense: Tensor
-    blocks: dict[int, Tensor] = field(default_factory=dict)
-    rotated: Tensor | None = None
-    companion: dict[int, Tensor] = field(default_factory=dict)
+    def float(self) -> TowerFeatures:
+        """Return the features in fp32, for heads that run at another precision than towers."""
+        return self.map(Tensor.float)
 
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What the VLM's text tower hands to a head.
+    """What the text tower says about a vocabulary: one row per word.
 
     Attributes:
-        embeddings: [T, P, C], unit length along C.
-        vocabulary: the classes and templates that they encode.
+        embeddings: [Q, P, C], unit length along C.
+        class_of: [Q] int64, the class that each word belongs to; in increasing order.
+        classes: ``T``.
     """
 
     embeddings: Tensor
-    vocabulary: Vocabulary
+    class_of: Tensor
+    classes: int
 
+    @cached_property
+    def per_class(self) -> Tensor:
+        """[T, P, C] unit embeddings of the classes: the mean over a class's words, normalised again."""
+        if self.classes == len(self.class_of):
+            return self.embeddings
+        sums = self.embeddings.new_zeros(self.classes, *self.embeddings.shape[1:])
+        return F.normalize(sums.index_add(0, self.class_of, self.embeddings), dim=-1)
 
-@dataclass(frozen=True)
-class PriorFeatures:
-    """What the self-supervised prior hands to a head.
+    @cached_property
+    def per_word(self) -> Tensor:
+        """[Q, C] unit embeddings of the words: the mean over prompts, normalised again."""
+        return F.normalize(self.embeddings.mean(dim=1), dim=-1)
 
-    Attributes:
-        dense: [B, D, h', w'] final-norm output of the last block, class token removed.
-        blocks: {block index: [B, D, h', w']} final-norm outputs of the asked-for blocks.
-    """
-
-    dense: Tensor
-    blocks: dict[int, Tensor] = field(default_factory=dict)
+    @cached_property
+    def mean(self) -> Tensor:
+        """[T, C] unit embeddings of the classes: the mean over words, then over prompts, each normalised again."""
+        return F.normalize(self.per_class.mean(dim=1), dim=-1)

@@ -22,7 +22,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger as detectron2_logger
 
-from ovrs.backbones import DinoPrior, OpenClipVLM, build_prior, build_vlm
+from ovrs.backbones import DinoPrior, OpenClipVLM, build_towers, build_vlm
 from ovrs.config import get_cfg
 from ovrs.demo import write_scenes
 from ovrs.engine import Trainer, argument_parser, begin_run, prepare_run
@@ -139,7 +139,7 @@ def tiny_vlm(tiny_cfg: CfgNode) -> OpenClipVLM:
 @pytest.fixture
 def tiny_prior(tiny_cfg: CfgNode) -> DinoPrior:
     """A frozen DINO with random weights, patch 4 at 32 pixels: grid 8 x 8, D = 24."""
-    return build_prior(tiny_cfg)
+    return build_towers(tiny_cfg)["prior"]
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from ovrs.backbones import CATALOGUE, PRIOR_REGISTRY, VLM, VLM_REGISTRY, Prior, build_vlm
+from ovrs.backbones import CATALOGUE, PRIOR_REGISTRY, VLM, VLM_REGISTRY, build_vlm
 from ovrs.backbones.weights import WeightsEntry
-from ovrs.config import load_config
+from ovrs.config import OPTION_GROUPS, ConfigError, load_config
 from ovrs.data import SegmentationMapper, resolve_datasets
 from ovrs.engine import Trainer, build_model
-from ovrs.structures import ImageFeatures, PriorFeatures, TowerSpec
+from ovrs.structures import TowerFeatures, TowerSpec
 
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -32,6 +32,10 @@ CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 def _own_registries(monkeypatch):
     for registry in (SEM_SEG_HEADS_REGISTRY, VLM_REGISTRY, PRIOR_REGISTRY):
         monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
+    before = dict(OPTION_GROUPS)
+    yield
+    OPTION_GROUPS.clear()
+    OPTION_GROUPS.update(before)
 
 
 @pytest.fixture
@@ -67,39 +71,79 @@ def segment(model: nn.Module, classes: list[str]) -> torch.Tensor:
         return model([{"image": image, "vocabulary": classes}])[0]["sem_seg"]
 
 
+def blocks_of_guide(language: str) -> list[str]:
+    """Return the examples of CONTRIBUTING.md in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+
+
 # ---------------------------------------------------------------------- a head
 
 
 @pytest.fixture
-def cosine_head(tmp_path):
-    """The head of CONTRIBUTING.md as a module outside the package, imported."""
-    (code,) = [
-        block
-        for block in re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
-        if "class CosineHead" in block
-    ]
-    path = tmp_path / "contributed.py"
-    path.write_text(code, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("contributed", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.CosineHead
+def from_guide(tmp_path):
+    """Import a class of CONTRIBUTING.md from a module outside the package."""
+
+    def from_guide(name: str) -> type:
+        (code,) = [block for block in blocks_of_guide("python") if f"class {name}(" in block]
+        path = tmp_path / "contributed.py"
+        path.write_text(code, encoding="utf-8")
+        spec = importlib.util.spec_from_file_location("contributed", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+
+    return from_guide
 
 
-def test_head_of_the_guide_is_found_by_its_name(cosine_head, configure):
-    model = build_model(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
-    assert type(model.head) is cosine_head
+@pytest.fixture
+def cosine(tmp_path, configure):
+    """Configure the head of CONTRIBUTING.md: its file outside the package and the YAML beside it, word for word."""
+    (code,) = [block for block in blocks_of_guide("python") if "class CosineHead(" in block]
+    (recipe,) = [block for block in blocks_of_guide("yaml") if "CosineHead" in block]
+    (tmp_path / "contributed.py").write_text(code, encoding="utf-8")
+    configure()  # writes base.yaml
+    (tmp_path / "cosine.yaml").write_text(recipe, encoding="utf-8")
+    return lambda *overrides: load_config(tmp_path / "cosine.yaml", overrides)
 
 
-def test_head_of_the_guide_trains(cosine_head, configure):
-    changed = changed_by_a_step(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
+def test_head_of_the_guide_is_found_by_its_name(cosine):
+    assert type(build_model(cosine()).head).__name__ == "CosineHead"
+
+
+def test_options_of_the_guides_head_come_from_defaults_yaml_and_command_line(cosine):
+    cfg = cosine()
+    assert cfg.MODEL.COSINE == {"SCALE": 50.0, "ADAPT": "linear"}
+    assert OPTION_GROUPS["COSINE"]().scale == 100.0
+    head = build_model(cosine("MODEL.COSINE.SCALE", "7", "MODEL.COSINE.ADAPT", "none")).head
+    assert (head.scale, type(head.adapt)) == (7.0, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("MODEL.COSINE.SCALE", "0"), r"MODEL\.COSINE\.SCALE must be above 0, got 0"),
+        (
+            ("MODEL.COSINE.ADAPT", "liner"),
+            r"MODEL\.COSINE\.ADAPT must be one of linear, none, got 'liner'\. Did you mean 'linear'\?",
+        ),
+        (("MODEL.COSINE.SCALE", "much"), r"MODEL\.COSINE\.SCALE must be of type float .*'much'"),
+        (("MODEL.COSINE.SCAL", "3"), r"unknown key MODEL\.COSINE\.SCAL.*MODEL\.COSINE\.SCALE"),
+    ],
+)
+def test_wrong_option_of_the_guides_head_is_refused_with_its_key(cosine, words, message):
+    with pytest.raises(ConfigError, match=message):
+        build_model(cosine(*words))
+
+
+def test_head_of_the_guide_trains(cosine):
+    changed = changed_by_a_step(cosine())
     assert {"head.adapt.weight", "head.adapt.bias"} <= changed
     assert any(name.startswith("vlm.clip.visual.") for name in changed)
     assert any(name.startswith("vlm.clip.transformer.") for name in changed)
 
 
-def test_head_of_the_guide_segments_into_any_classes(cosine_head, configure):
-    model = build_model(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
+def test_head_of_the_guide_segments_into_any_classes(cosine):
+    model = build_model(cosine())
     scores = segment(model, ["road", "tree", "house"])
     assert scores.shape == (3, 48, 40)
     assert scores.std() > 0
@@ -172,9 +216,9 @@ class LinearVLM(VLM):
         self.patches, self.words = nn.Conv2d(3, 16, 8, stride=8), nn.Linear(16, 16)
         self.spec = TowerSpec(width=16, depth=4, patch_size=8, input_size=cfg.MODEL.VLM.INPUT_SIZE, joint_dim=16)
 
-    def encode_image(self, image, request):
+    def encode(self, image, request):
         dense = self.patches(image)
-        return ImageFeatures(dense, dict.fromkeys(request.vlm_blocks, dense))
+        return TowerFeatures(dense, dict.fromkeys(request.blocks, dense))
 
     def encode_text(self, sentences):
         generators = [torch.Generator().manual_seed(zlib.crc32(sentence.encode())) for sentence in sentences]
@@ -187,30 +231,17 @@ class LinearVLM(VLM):
         return list(self.words.parameters())
 
 
-class LinearPrior(Prior):
-    """Patches through one frozen linear layer; four equal "blocks"."""
-
-    def __init__(self, cfg, *, load_weights=True):
-        super().__init__()
-        self.patches = nn.Conv2d(3, 24, 4, stride=4).requires_grad_(False)
-        self.spec = TowerSpec(width=24, depth=4, patch_size=4, input_size=cfg.MODEL.PRIOR.INPUT_SIZE)
-
-    def forward(self, image, request):
-        dense = self.patches(image)
-        return PriorFeatures(dense, dict.fromkeys(request.prior_blocks, dense))
-
-
-def test_towers_of_new_families_train_and_segment_under_a_published_head(configure):
+def test_towers_of_new_families_train_and_segment_under_a_published_head(from_guide, configure):
     VLM_REGISTRY.register(LinearVLM)
-    PRIOR_REGISTRY.register(LinearPrior)
-    cfg = configure(VLM={"NAME": "LinearVLM"}, PRIOR={"NAME": "LinearPrior"})
+    prior = from_guide("MyPrior")
+    cfg = configure(VLM={"NAME": "LinearVLM"}, PRIOR={"NAME": "MyPrior"})
     changed = changed_by_a_step(cfg)
     assert {"vlm.patches.weight", "vlm.words.weight"} <= changed
     assert any(name.startswith("head.") for name in changed)
     assert not any(name.startswith("prior.") for name in changed)
 
     model = build_model(cfg)
-    assert (type(model.vlm), type(model.prior)) == (LinearVLM, LinearPrior)
+    assert (type(model.vlm), type(model.prior)) == (LinearVLM, prior)
     scores = segment(model, ["road", "tree", "house"])
     assert scores.shape == (3, 48, 40)
     torch.testing.assert_close(segment(model, ["house", "road", "tree"]), scores[[2, 0, 1]], atol=1e-5, rtol=1e-4)

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 
-from ovrs.backbones import WeightsError, build_vlm
+from ovrs.backbones import build_vlm
 from ovrs.engine import load_weights
 from ovrs.engine.optimizer import build_optimizer
-from ovrs.inference import label_map
+from ovrs.errors import ConfigError, WeightsError
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.zoo import LAYOUTS
 
@@ -56,6 +56,10 @@ def segment(model: OpenVocabSegmenter, image: torch.Tensor) -> dict[str, torch.T
         return model([{"image": image, "vocabulary": CLASSES}])[0]
 
 
+def logits_of(model: OpenVocabSegmenter, images: torch.Tensor) -> torch.Tensor:
+    return model.classify(model.embed(images), model.vocabulary(CLASSES))
+
+
 def test_tiny_model_learns(hg_cfg):
     model = OpenVocabSegmenter(hg_cfg).train()
     image = picture(36, 36) // 4
@@ -86,21 +90,12 @@ def test_scores_are_the_softmax_of_enlarged_logits(hg_cfg):
     image = picture(36, 36)
     result = segment(model, image)
     with torch.inference_mode():
-        logits = model.class_logits(model.normalise(image)[None], model.vocabulary(CLASSES))
+        logits = logits_of(model, model.normalise(image)[None])
         assert logits.shape == (1, 3, 16, 16)
         expected = F.interpolate(logits, size=(36, 36), mode="bilinear", align_corners=False)[0].softmax(dim=0)
     torch.testing.assert_close(result["sem_seg"], expected)
     torch.testing.assert_close(result["scores"], expected.max(dim=0).values)
     assert torch.equal(result["labels"].long(), expected.argmax(dim=0))
-
-
-def test_label_map_of_logits_does_not_depend_on_classes_per_pass():
-    logits = 5 * torch.randn(11, 4, 6)
-    scores = F.interpolate(logits[None], size=(9, 20), mode="bilinear", align_corners=False)[0].softmax(dim=0)
-    for classes_per_pass in (1, 4, 11):
-        labels, best = label_map(logits, (9, 20), classes_per_pass, softmax=True)
-        assert torch.equal(labels.long(), scores.argmax(dim=0))
-        torch.testing.assert_close(best, scores.max(dim=0).values)
 
 
 def test_windows_are_averaged_as_logits(hg_cfg):
@@ -113,7 +108,7 @@ def test_windows_are_averaged_as_logits(hg_cfg):
         logits = torch.zeros(3, 36, 54)
         for left in (0, 18):
             part = model.normalise(image)[None, :, :, left : left + 36]
-            part = model.class_logits(part, model.vocabulary(CLASSES))
+            part = logits_of(model, part)
             logits[:, :, left : left + 36] += F.interpolate(part, size=(36, 36), mode="bilinear")[0]
         logits[:, :, 18:36] /= 2
     torch.testing.assert_close(result["sem_seg"], logits.softmax(dim=0))
@@ -162,11 +157,11 @@ def test_adapting_at_building_equals_adapting_in_every_pass(hg_cfg):
 
 
 @pytest.mark.parametrize(
-    ("rule", "size", "message"), [("once", 32, "'runtime' or 'adapted'"), ("adapted", 0, "INPUT_SIZE")]
+    ("rule", "size", "message"), [("once", 32, "must be one of runtime, adapted"), ("adapted", 0, "INPUT_SIZE")]
 )
 def test_position_rule_that_cannot_be_followed_names_the_key(hg_cfg, rule, size, message):
     hg_cfg.MODEL.VLM.POSITION_EMBEDDING, hg_cfg.MODEL.VLM.INPUT_SIZE = rule, size
-    with pytest.raises(WeightsError, match=f"MODEL.VLM.POSITION_EMBEDDING.*{message}"):
+    with pytest.raises(ConfigError, match=f"MODEL.VLM.POSITION_EMBEDDING.*{message}"):
         build_vlm(hg_cfg)
 
 

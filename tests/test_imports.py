@@ -23,8 +23,8 @@ MODULES = {
 }
 # A module imports from its own room and from rooms on lines further up, never from further down or beside.
 LEVELS = (
-    ("files", "structures", "errors", "plain_yaml", "scores"),
-    ("config", "vocabulary", "channel_ranking"),
+    ("files", "structures", "errors", "plain_yaml", "scores", "caching"),
+    ("config", "vocabulary"),
     ("visualization",),
     ("backbones",),
     ("zoo",),

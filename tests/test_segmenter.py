@@ -12,8 +12,8 @@ from detectron2.data import MetadataCatalog
 from peak_memory import PeakMemory
 from records import picture, training_record
 
+from ovrs.errors import VocabularyError
 from ovrs.segmenter import OpenVocabSegmenter
-from ovrs.vocabulary import VocabularyError
 
 TWO = ["building|house", "road"]
 THREE = ["water", "tree", "field"]
@@ -37,9 +37,21 @@ def build(cfg: CfgNode, **overrides: object) -> OpenVocabSegmenter:
     return OpenVocabSegmenter(cfg).eval()
 
 
+def build_like(model: OpenVocabSegmenter, cfg: CfgNode, **overrides: object) -> OpenVocabSegmenter:
+    """Another model with the same weights."""
+    other = build(cfg, **overrides)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
 @torch.no_grad()
 def segment(model: OpenVocabSegmenter, *records: dict) -> list[dict[str, torch.Tensor]]:
     return model(list(records))
+
+
+def logits_of(model: OpenVocabSegmenter, images: torch.Tensor, classes: list[str]) -> torch.Tensor:
+    """Logits of normalised images, by the two steps."""
+    return model.classify(model.embed(images), model.vocabulary(classes))
 
 
 def loss_of(model: OpenVocabSegmenter, *records: dict) -> torch.Tensor:
@@ -101,7 +113,7 @@ def test_sliding_averages_probabilities_of_enlarged_logits(tiny_cfg: CfgNode):
     result = segment(model, {"image": image, "vocabulary": THREE})[0]["sem_seg"]
     # On a canvas of one window, window and global view are the same.
     with torch.no_grad():
-        logits = model.class_logits(model.normalise(image)[None], model.vocabulary(THREE))
+        logits = logits_of(model, model.normalise(image)[None], THREE)
     expected = F.interpolate(logits, size=(32, 32), mode="bilinear").sigmoid()[0]
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
 
@@ -167,7 +179,7 @@ def test_permuted_classes_permute_the_scores(tiny_cfg: CfgNode):
         ({"vocabulary": ["road"]}, r"at least 2 classes, got 1: \['road'\]"),
         ({"vocabulary": []}, "at least 2 classes, got 0"),
         ({"vocabulary": "road"}, "'vocabulary' must be a list of class strings, got 'road'"),
-        ({}, "needs 'vocabulary' .* or 'dataset'"),
+        ({}, "needs 'vocabulary' .* or 'dataset' .* VOCABULARY.CLASSES"),
         ({"dataset": "no_such_set"}, "'dataset' is 'no_such_set'"),
     ],
 )
@@ -176,6 +188,67 @@ def test_record_without_usable_classes_is_refused(tiny_cfg: CfgNode, record: dic
     with pytest.raises(VocabularyError, match=message):
         model([{"image": picture(), **record}])
     assert "no_such_set" not in MetadataCatalog
+
+
+@pytest.mark.parametrize("key", ["VOCABULARY__CLASSES", "DATASETS__TEST", "DATASETS__TRAIN"])
+def test_configuration_stands_in_where_a_sample_says_nothing(tiny_cfg: CfgNode, dataset: str, key: str):
+    model = build(tiny_cfg, TEST__OUTPUT="scores", **{key: THREE if key.startswith("VOC") else (dataset,)})
+    image = picture()
+    silent, by_words, by_own = segment(
+        model, {"image": image}, {"image": image, "vocabulary": THREE}, {"image": image, "vocabulary": TWO}
+    )
+    torch.testing.assert_close(silent["sem_seg"], by_words["sem_seg"])
+    assert len(by_own["sem_seg"]) == 2
+
+
+def test_several_test_sets_stand_for_nothing(tiny_cfg: CfgNode, dataset: str):
+    model = build(tiny_cfg, DATASETS__TEST=(dataset, "another"))
+    with pytest.raises(VocabularyError, match=r"VOCABULARY\.CLASSES or a single test set"):
+        model([{"image": picture()}])
+
+
+# ---------------------------------------------------------------------- two steps
+
+
+@pytest.mark.parametrize("sliding", [True, False])
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_encoded_once_an_image_can_be_asked_often(tiny_cfg: CfgNode, sliding: bool, loss: str):
+    model = build(tiny_cfg, TEST__SLIDING_WINDOW__ENABLED=sliding, MODEL__LOSS__NAME=loss)
+    samples = [{"image": picture(40, 50), "height": 21, "width": 30}, {"image": picture(33, 32, seed=1)}]
+    with torch.no_grad():
+        encoded = model.encode(samples, keep=True)
+    for tower in model.towers.values():
+        tower.forward = None  # calling it would fail
+    for classes in (THREE, TWO, THREE):
+        with torch.no_grad():
+            kept = model.decode(encoded, model.vocabulary(classes))
+        fresh = segment(build_like(model, tiny_cfg), *({**sample, "vocabulary": classes} for sample in samples))
+        for one, other in zip(kept, fresh, strict=True):
+            assert torch.equal(one["labels"], other["labels"])
+            torch.testing.assert_close(one["sem_seg"], other["sem_seg"])
+
+
+def test_all_scores_exist_only_when_they_are_asked_for(tiny_cfg: CfgNode):
+    result = segment(build(tiny_cfg), {"image": picture(), "vocabulary": THREE})[0]
+    assert "sem_seg" not in result
+    torch.testing.assert_close(result["sem_seg"].amax(dim=0), result["scores"])
+    assert "sem_seg" in result
+    with pytest.raises(KeyError, match="instances"):
+        result["instances"]
+
+
+def test_weak_pixels_get_the_background_class_or_one_label_more(tiny_cfg: CfgNode):
+    record = {"image": picture(40, 50), "vocabulary": THREE}
+    source = build(tiny_cfg)
+    plain = segment(source, record)[0]
+    threshold = float(plain["scores"].median())
+    weak = plain["scores"] < threshold
+    model = build_like(source, tiny_cfg, TEST__THRESHOLD=threshold)
+    for background, label in (("", 3), ("no such class", 3), ("tree", 1)):
+        model.background = background
+        labels = segment(model, record)[0]["labels"]
+        assert (labels[weak] == label).all()
+        assert torch.equal(labels[~weak], plain["labels"][~weak])
 
 
 # ---------------------------------------------------------------------- preprocessing
@@ -191,7 +264,7 @@ def test_both_towers_see_the_common_statistics_unless_the_prior_has_its_own(tiny
         model.vlm.clip.visual.conv1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0][0]))
         model.prior.vit.patch_embed.proj.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0][0]))
         with torch.no_grad():
-            model.class_logits(model.normalise(image)[None], model.vocabulary(TWO))
+            logits_of(model, model.normalise(image)[None], TWO)
     clip_shared, dino_shared, clip_own, dino_own = seen
     common = (image - torch.tensor(tiny_cfg.MODEL.PIXEL_MEAN)[:, None, None]) / torch.tensor(tiny_cfg.MODEL.PIXEL_STD)[
         :, None, None
@@ -205,9 +278,9 @@ def test_images_are_squashed_to_each_towers_square(tiny_cfg: CfgNode):
     model = build(tiny_cfg)
     images = model.normalise(torch.stack([picture(48, 40), picture(48, 40, seed=1)]))
     with torch.no_grad():
-        direct = model.class_logits(images, model.vocabulary(TWO))
+        direct = logits_of(model, images, TWO)
         squashed = F.interpolate(images, size=(32, 32), mode="bilinear", align_corners=False)
-        torch.testing.assert_close(direct, model.class_logits(squashed, model.vocabulary(TWO)))
+        torch.testing.assert_close(direct, logits_of(model, squashed, TWO))
     assert direct.shape == (2, 2, 16, 16)
 
 
@@ -216,7 +289,7 @@ def test_prior_is_not_run_where_the_head_does_not_ask(tiny_cfg: CfgNode):
     model.prior.forward = None  # calling it would fail
     segment(model, {"image": picture(), "vocabulary": TWO})
     without = build(tiny_cfg, MODEL__PRIOR__NAME="")
-    assert without.prior is None
+    assert set(without.towers) == {"vlm"}
     segment(without, {"image": picture(), "vocabulary": TWO})
 
 
@@ -233,7 +306,7 @@ def test_loss_is_the_criterion_of_the_padded_batch(tiny_cfg: CfgNode):
         height, width = record["sem_seg"].shape
         images[index, :, :height, :width] = model.normalise(record["image"])
         labels[index, :height, :width] = record["sem_seg"]
-    expected = model.criterion(model.class_logits(images, model.vocabulary(TWO)), labels)
+    expected = model.criterion(logits_of(model, images, TWO), labels)
     assert loss.requires_grad
     torch.testing.assert_close(loss, expected)
 
@@ -263,8 +336,8 @@ def test_frozen_towers_get_no_graph(tiny_cfg: CfgNode):
     seen = []
     model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
     loss_of(model, training_record(TWO)).backward()
-    image, text, prior = seen[0]
-    features = [image.dense, *image.blocks.values(), text.embeddings, prior.dense, *prior.blocks.values()]
+    towers, text = seen[0]
+    features = [text.embeddings, *(t for tower in towers.values() for t in (tower.dense, *tower.blocks.values()))]
     assert len(features) == 7
     assert not any(feature.requires_grad for feature in features)
     assert all(parameter.grad is not None for parameter in model.head.parameters())
@@ -275,8 +348,9 @@ def test_evaluation_builds_no_graph_in_towers_that_train(tiny_cfg: CfgNode):
     seen = []
     model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
     segment(model, {"image": picture(), "vocabulary": TWO})
-    image, text, prior = seen[0]
-    assert not any(feature.requires_grad for feature in (image.dense, text.embeddings, prior.dense))
+    towers, text = seen[0]
+    assert set(towers) == {"vlm", "prior"}
+    assert not any(feature.requires_grad for feature in (text.embeddings, *(t.dense for t in towers.values())))
 
 
 @pytest.mark.parametrize("finetune", ["frozen", "attention"])
@@ -337,7 +411,7 @@ def test_bf16_trains_and_stays_close_to_fp32(tiny_cfg: CfgNode, room: str):
     [
         ({"MODEL__PRECISION__TOWERS": "fp8"}, r"MODEL\.PRECISION\.TOWERS must be one of fp32, bf16, fp16, got 'fp8'"),
         ({"MODEL__PRECISION__HEAD": "half"}, r"MODEL\.PRECISION\.HEAD"),
-        ({"TEST__OUTPUT": "logits"}, r"TEST\.OUTPUT must be 'labels' or 'scores', got 'logits'"),
+        ({"TEST__OUTPUT": "logits"}, r"TEST\.OUTPUT must be one of labels, scores, got 'logits'"),
     ],
 )
 def test_unknown_choice_is_refused_with_its_key(tiny_cfg: CfgNode, override: dict, message: str):

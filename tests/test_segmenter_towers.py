@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from records import picture, training_record
 
-from ovrs.backbones.state_dict import WeightsError
-from ovrs.channel_ranking import ChannelRanking, RankingError
 from ovrs.engine import CheckpointStore, load_weights
+from ovrs.errors import ConfigError, WeightsError
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking, RankingError
 from ovrs.segmenter import OpenVocabSegmenter
-from ovrs.structures import ImageFeatures, PriorFeatures
+from ovrs.structures import TowerFeatures, TowerRequest
 
 THREE = ["water", "tree", "field"]
 SHARED = ("HIDDEN_DIM", "DECODER_DIMS", "TAP_DIMS", "TAP_PROJ_DIMS")
@@ -61,14 +62,10 @@ def loss_of(model: OpenVocabSegmenter) -> torch.Tensor:
     return model.train()([training_record(THREE)])["loss_sem_seg"]
 
 
-def head_inputs(model: OpenVocabSegmenter, images: torch.Tensor) -> tuple[ImageFeatures, PriorFeatures]:
+def head_inputs(model: OpenVocabSegmenter, images: torch.Tensor) -> dict[str, TowerFeatures]:
     """What the head is given for normalised images."""
-    seen = []
-    handle = model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
     with torch.no_grad():
-        model.eval().class_logits(images, model.vocabulary(THREE))
-    handle.remove()
-    return seen[0][0], seen[0][2]
+        return model.eval().embed(images)
 
 
 # ---------------------------------------------------------------------- features
@@ -76,14 +73,15 @@ def head_inputs(model: OpenVocabSegmenter, images: torch.Tensor) -> tuple[ImageF
 
 def test_head_gets_views_and_blocks_of_every_tower(rskt_cfg: CfgNode):
     model = OpenVocabSegmenter(rskt_cfg)
-    image, prior = head_inputs(model, model.normalise(torch.stack([picture(48, 40), picture(48, 40, 1)])))
+    features = head_inputs(model, model.normalise(torch.stack([picture(48, 40), picture(48, 40, 1)])))
+    image, companion, prior = (features[name] for name in ("vlm", "companion", "prior"))
     assert image.rotated.shape == (2, 4, 16, 4, 4)
     assert torch.equal(image.rotated[:, 0], image.dense)
     assert {index: tuple(block.shape) for index, block in image.blocks.items()} == {
         0: (2, 32, 4, 4),
         1: (2, 32, 4, 4),
     }
-    assert {index: tuple(block.shape) for index, block in image.companion.items()} == {
+    assert {index: tuple(block.shape) for index, block in companion.blocks.items()} == {
         0: (2, 32, 8, 8),
         1: (2, 32, 8, 8),
     }
@@ -94,9 +92,9 @@ def test_head_gets_views_and_blocks_of_every_tower(rskt_cfg: CfgNode):
 def test_companion_sees_its_own_square_under_the_common_statistics(rskt_cfg: CfgNode):
     model = OpenVocabSegmenter(rskt_cfg)
     images = model.normalise(picture(48, 40))[None]
-    companion = head_inputs(model, images)[0].companion
+    companion = head_inputs(model, images)["companion"].blocks
     square = F.interpolate(images, size=(64, 64), mode="bilinear", align_corners=False)
-    expected = model.companion(square, (0, 1))
+    expected = model.companion(square, TowerRequest(blocks=(0, 1), dense="none")).blocks
     assert list(companion) == list(expected)
     for index, block in expected.items():
         torch.testing.assert_close(companion[index], block)
@@ -107,9 +105,10 @@ def test_square_is_turned_and_not_the_image(cfg: CfgNode):
     model = OpenVocabSegmenter(cfg)
     images = model.normalise(picture(48, 40))[None]
     square = F.interpolate(images, size=(32, 32), mode="bilinear", align_corners=False)
-    rotated = head_inputs(model, images)[0].rotated
+    rotated = head_inputs(model, images)["vlm"].rotated
+    request = replace(model.requests["vlm"], rotations=False)
     for turn in range(4):
-        turned = model.vlm.encode_image(square.rot90(turn, (2, 3)), model.request).dense.rot90(-turn, (2, 3))
+        turned = model.vlm(square.rot90(turn, (2, 3)), request).dense.rot90(-turn, (2, 3))
         torch.testing.assert_close(rotated[:, turn], turned, rtol=1e-4, atol=1e-5)
 
 
@@ -118,17 +117,18 @@ def test_images_are_encoded_once_without_rotations(cfg: CfgNode):
     model = OpenVocabSegmenter(cfg)
     seen = []
     model.vlm.clip.visual.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    image, _ = head_inputs(model, model.normalise(picture())[None])
-    assert image.rotated is None
+    assert head_inputs(model, model.normalise(picture())[None])["vlm"].rotated is None
     assert seen == [1]
 
 
 def test_bf16_towers_hand_over_fp32(rskt_cfg: CfgNode):
     rskt_cfg.MODEL.PRECISION.TOWERS = "bf16"
     model = OpenVocabSegmenter(rskt_cfg)
-    image, _ = head_inputs(model, model.normalise(picture())[None])
-    features = [image.dense, image.rotated, *image.blocks.values(), *image.companion.values()]
-    assert len(features) == 6
+    towers = head_inputs(model, model.normalise(picture())[None])
+    image = towers["vlm"]
+    features = [image.dense, image.rotated, *image.blocks.values(), *towers["companion"].blocks.values()]
+    features += [towers["prior"].dense, *towers["prior"].blocks.values()]
+    assert len(features) == 9
     assert all(feature.dtype == torch.float32 for feature in features)
 
 
@@ -163,8 +163,10 @@ def test_frozen_towers_get_no_graph(rskt_cfg: CfgNode):
     seen = []
     model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
     loss_of(model).backward()
-    image, _, prior = seen[0]
-    features = [image.dense, image.rotated, *image.blocks.values(), *image.companion.values(), *prior.blocks.values()]
+    towers, _ = seen[0]
+    image = towers["vlm"]
+    features = [image.dense, image.rotated, *image.blocks.values()]
+    features += [*towers["companion"].blocks.values(), *towers["prior"].blocks.values()]
     assert len(features) == 8
     assert not any(feature.requires_grad for feature in features)
 
@@ -174,9 +176,10 @@ def test_only_clips_own_features_carry_a_graph(rskt_cfg: CfgNode):
     seen = []
     model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
     loss_of(model)
-    image, text, prior = seen[0]
+    towers, text = seen[0]
+    image, companion, prior = (towers[name] for name in ("vlm", "companion", "prior"))
     assert all(part.requires_grad for part in (image.dense, image.rotated, text.embeddings))
-    assert not any(part.requires_grad for part in (prior.dense, *prior.blocks.values(), *image.companion.values()))
+    assert not any(part.requires_grad for part in (prior.dense, *prior.blocks.values(), *companion.blocks.values()))
 
 
 def test_permuted_classes_permute_the_scores(cfg: CfgNode):
@@ -202,7 +205,7 @@ def test_padding_is_cut_off_or_stretched_as_configured(tiny_cfg: CfgNode, crop: 
 
     padded = F.pad(model.normalise(image), (0, 0, 0, 24))[None]
     with torch.no_grad():
-        scores = model.class_logits(padded, model.vocabulary(THREE)).sigmoid()
+        scores = model.classify(model.embed(padded), model.vocabulary(THREE)).sigmoid()
     # 40 of 64 rows are the image: enlarged twice with the padding, or the whole squeezed into 80 rows.
     expected = F.interpolate(scores, size=(128, 128) if crop else (80, 128), mode="bilinear", align_corners=False)
     torch.testing.assert_close(result, expected[0, :, :80], rtol=1e-4, atol=1e-5)
@@ -215,7 +218,7 @@ def test_padding_is_cut_off_or_stretched_as_configured(tiny_cfg: CfgNode, crop: 
 def test_companion_that_no_head_uses_is_refused(dr_cfg: CfgNode, tiny_arch: Path, head: str, node: str):
     choose_head(dr_cfg, head, node).MODEL.COMPANION.ARCH = str(tiny_arch)
     dr_cfg.MODEL.COMPANION.INPUT_SIZE = 32
-    with pytest.raises(ValueError, match=rf"MODEL\.COMPANION\.ARCH is '.*', but {head} as configured asks for none"):
+    with pytest.raises(ConfigError, match=rf"MODEL\.COMPANION\.ARCH is set, but {head} as configured asks for nothing"):
         OpenVocabSegmenter(dr_cfg)
 
 

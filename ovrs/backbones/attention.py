@@ -41,6 +41,18 @@ class SplitAttention(nn.Module):
         bias = self.in_proj_bias.chunk(3)[2]
         return self.out_proj(F.linear(x, self.v_proj_weight, bias))
 
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of [B, L, W] tokens, each [B, heads, L, d]."""
+        weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        return tuple(
+            F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for weight, bias in zip(weights, self.in_proj_bias.chunk(3), strict=True)
+        )
+
+    def project(self, mixed: Tensor) -> Tensor:
+        """Return the output projection, [B, L, W], of [B, heads, L, d] values after attention."""
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
     def forward(
         self,
         query: Tensor,
@@ -50,14 +62,7 @@ class SplitAttention(nn.Module):
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
         """Attend; [N, L, W] in and out. The signature is open_clip's call; only self-attention is meant."""
-        biases = self.in_proj_bias.chunk(3)
-        weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        q, k, v = (
-            F.linear(query, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for weight, bias in zip(weights, biases, strict=True)
-        )
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return self.out_proj(x.transpose(1, 2).flatten(2)), None
+        return self.project(F.scaled_dot_product_attention(*self.qkv(query), attn_mask=attn_mask)), None
 
 
 def use_split_attention(model: nn.Module) -> nn.Module:

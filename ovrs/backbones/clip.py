@@ -6,7 +6,6 @@ import copy
 import importlib.util
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,17 @@ import open_clip
 import torch
 from detectron2.config import CfgNode, configurable
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ovrs.backbones.attention import split_fused_attention, use_split_attention
-from ovrs.backbones.base import VLM, trains
+from ovrs.backbones.base import VLM, VLM_REGISTRY, any_trains
+from ovrs.backbones.clip_image import ClipImageTower, has_dense_form, spec_of
 from ovrs.backbones.finetune import VLM_MODES, set_trainable
 from ovrs.backbones.position_embedding import adapt_position_embedding
-from ovrs.backbones.registry import VLM_REGISTRY
-from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
+from ovrs.backbones.state_dict import load_strictly, read_state_dict
 from ovrs.backbones.weights import choose_activation, fetch, find_entry
-from ovrs.structures import FeatureRequest, ImageFeatures, TowerSpec
-from ovrs.vocabulary import VocabularyError
+from ovrs.errors import ConfigError, VocabularyError, WeightsError, choose
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +32,8 @@ _OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
 
 
 @VLM_REGISTRY.register()
-class OpenClipVLM(VLM):
-    """Any open_clip model with a ViT image tower, asked for dense features.
-
-    The image tower gives the residual stream after chosen blocks and a dense map in the joint space: the
-    last block runs value-only (each token attends to itself), then the final norm and the projection
-    are applied to every patch token (MaskCLIP's idea in CAT-Seg's form; gsnet spec, section 2.2).
+class OpenClipVLM(ClipImageTower, VLM):
+    """Any open_clip model with a ViT image tower.
 
     Args:
         clip: an open_clip ``CLIP`` or ``CustomTextCLIP``; its attention modules are replaced.
@@ -65,21 +58,14 @@ class OpenClipVLM(VLM):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        visual = clip.visual
-        if not _has_dense_form(visual):
+        if not has_dense_form(clip.visual):
             raise WeightsError(
-                f"MODEL.VLM.ARCH: the image tower {type(visual).__name__} is not a plain ViT with a class token and "
-                "a projection, so it has no dense form."
+                f"MODEL.VLM.ARCH: the image tower {type(clip.visual).__name__} is not a plain ViT with a class token "
+                "and a projection, so it has no dense form."
             )
         self.clip = use_split_attention(clip)
         self.tokenizer, self.recompute = tokenizer, recompute
-        self.spec = TowerSpec(
-            width=visual.conv1.out_channels,
-            depth=len(visual.transformer.resblocks),
-            patch_size=visual.conv1.kernel_size[0],
-            input_size=input_size,
-            joint_dim=visual.proj.shape[1],
-        )
+        self.spec = spec_of(clip.visual, input_size)
         set_trainable(self._named(image=True), finetune_image, VLM_MODES, "MODEL.VLM.FINETUNE_IMAGE")
         set_trainable(self._named(image=False), finetune_text, VLM_MODES, "MODEL.VLM.FINETUNE_TEXT")
         clip.logit_scale.requires_grad_(False)  # no segmenter here reads it
@@ -99,10 +85,15 @@ class OpenClipVLM(VLM):
             "recompute": node.RECOMPUTE,
         }
 
+    @property
+    def visual(self) -> VisionTransformer:
+        """The image tower."""
+        return self.clip.visual
+
     def train(self, mode: bool = True) -> OpenClipVLM:
         """Set training mode; a frozen text tower stays in evaluation mode (no dropout)."""
         super().train(mode)
-        if mode and hasattr(self.clip, "text") and not trains(self.clip.text):
+        if mode and hasattr(self.clip, "text") and not any_trains(self.clip.text.parameters()):
             self.clip.text.eval()
         return self
 
@@ -116,24 +107,6 @@ class OpenClipVLM(VLM):
 
     def _named(self, *, image: bool) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.clip.named_parameters() if n.startswith("visual.") == image]
-
-    # ------------------------------------------------------------------ image
-
-    def encode_image(self, image: Tensor, request: FeatureRequest) -> ImageFeatures:
-        """Return the dense map and the asked-for block outputs.
-
-        Args:
-            image: [B, 3, H, W], normalised; H and W at least one patch. Rows and columns beyond the last
-                whole patch are not seen.
-            request: block indices below the last, and the form of the dense block.
-        """
-        visual = self.clip.visual
-        last = visual.transformer.resblocks[-1]
-        x, outputs, grid = run_blocks(visual, image, request.vlm_blocks, self.spec.depth - 1, self.recompute)
-        residual = x[:, :1] if request.dense == "class_residual" else x[:, 1:]
-        y = residual + last.ls_1(last.attn.values(last.ln_1(x[:, 1:])))
-        y = y + last.ls_2(last.mlp(last.ln_2(y)))
-        return ImageFeatures(dense=_as_map(visual.ln_post(y) @ visual.proj, grid), blocks=outputs)
 
     # ------------------------------------------------------------------ text
 
@@ -157,53 +130,6 @@ class OpenClipVLM(VLM):
         x = clip.ln_final(x)[torch.arange(len(ids), device=ids.device), ends]
         projection = clip.text_projection
         return projection(x) if isinstance(projection, nn.Linear) else x @ projection
-
-
-def run_blocks(
-    visual: VisionTransformer, image: Tensor, wanted: Sequence[int], stop: int, recompute: bool = False
-) -> tuple[Tensor, dict[int, Tensor], tuple[int, int]]:
-    """Run the first ``stop`` blocks of a CLIP image tower on [B, 3, H, W] images.
-
-    With ``recompute``, autograd keeps the blocks' outputs only and runs each block once more in the backward pass.
-
-    Returns:
-        The residual stream [B, 1 + h * w, W], class token first; {index: [B, W, h, w]} outputs of the wanted blocks;
-        and the grid (h, w).
-
-    Raises:
-        ValueError: a wanted block is not among the first ``stop``.
-    """
-    unknown = set(wanted) - set(range(stop))
-    if unknown:
-        depth = len(visual.transformer.resblocks)
-        raise ValueError(f"CLIP blocks {sorted(unknown)} asked for; a tower of {depth} has 0..{stop - 1} to offer.")
-    x = visual.conv1(image)
-    grid = tuple(x.shape[-2:])
-    x = x.flatten(2).transpose(1, 2)
-    token = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
-    x = torch.cat([token, x], dim=1) + adapt_position_embedding(visual.positional_embedding, grid).to(x.dtype)
-    x = visual.ln_pre(x)
-    outputs = {}
-    for index, block in enumerate(visual.transformer.resblocks[:stop]):
-        x = checkpoint(block, x, use_reentrant=False) if recompute and torch.is_grad_enabled() else block(x)
-        if index in wanted:
-            outputs[index] = _as_map(x[:, 1:], grid)
-    return x, outputs, grid
-
-
-def _has_dense_form(visual: nn.Module) -> bool:
-    """Whether the image tower is a plain ViT with a class token, CLIP's own blocks and a projection."""
-    return (
-        isinstance(visual, VisionTransformer)
-        and visual.attn_pool is None
-        and visual.proj is not None
-        and all(isinstance(block, ResidualAttentionBlock) for block in visual.transformer.resblocks)
-    )
-
-
-def _as_map(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """[B, h * w, W] -> [B, W, h, w]."""
-    return tokens.transpose(1, 2).unflatten(2, grid).contiguous()
 
 
 # ---------------------------------------------------------------------- building
@@ -329,12 +255,10 @@ class StrictTokenizer:
 
 def _settle_position_embedding(visual: VisionTransformer, rule: str, input_size: int) -> None:
     """Resize the position embedding to the input's grid for good, where the configuration wants it (PEA)."""
-    if rule not in ("runtime", "adapted"):
-        raise WeightsError(f"MODEL.VLM.POSITION_EMBEDDING must be 'runtime' or 'adapted', got {rule!r}.")
-    if rule == "runtime":
+    if choose("MODEL.VLM.POSITION_EMBEDDING", rule, ("runtime", "adapted")) == "runtime":
         return
     if not input_size:
-        raise WeightsError(
+        raise ConfigError(
             "MODEL.VLM.POSITION_EMBEDDING 'adapted' needs one input size; set MODEL.VLM.INPUT_SIZE, or use 'runtime'."
         )
     side = input_size // visual.conv1.kernel_size[0]

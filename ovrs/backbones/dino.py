@@ -15,13 +15,13 @@ from timm.models.eva import checkpoint_filter_fn as to_timm_names
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ovrs.backbones.base import Prior
+from ovrs.backbones.base import PRIOR_REGISTRY, Tower
 from ovrs.backbones.finetune import PRIOR_MODES, set_trainable
-from ovrs.backbones.position_embedding import adapt_position_embedding
-from ovrs.backbones.registry import PRIOR_REGISTRY
-from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
+from ovrs.backbones.position_embedding import PositionTables
+from ovrs.backbones.state_dict import load_strictly, read_state_dict
 from ovrs.backbones.weights import CATALOGUE, fetch, find_entry
-from ovrs.structures import FeatureRequest, PriorFeatures, TowerSpec
+from ovrs.errors import WeightsError
+from ovrs.structures import TowerFeatures, TowerRequest, TowerSpec
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 _PRETEXT = ("head.", "dino_head.", "ibot_head.", "mask_token", "rope")
 
 
-class TimmPrior(Prior):
-    """A timm ViT that returns final-norm patch features of its last and of chosen blocks.
+class TimmPrior(Tower):
+    """A timm ViT that returns final-norm patch features, and the class token, of its last and of chosen blocks.
 
     Args:
         vit: the timm model, without classification head.
@@ -76,30 +76,37 @@ class TimmPrior(Prior):
     @staticmethod
     @abstractmethod
     def takes(vit: nn.Module) -> bool:
-        """Whether ``vit`` has the form that ``block_maps`` runs."""
+        """Whether ``vit`` has the form that ``run_blocks`` runs."""
 
     @staticmethod
     def rename(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
         """Bring the names of a weights file to timm's."""
         return state
 
-    def forward(self, image: Tensor, request: FeatureRequest) -> PriorFeatures:
-        """Return the asked-for features of normalised [B, 3, H, W] images."""
+    def encode(self, image: Tensor, request: TowerRequest) -> TowerFeatures:
+        """Return what is asked for, rotations aside, of normalised [B, 3, H, W] images; the token is [B, W]."""
         last = self.spec.depth - 1
-        indices = sorted({*request.prior_blocks, last})
-        if indices[0] < 0 or indices[-1] > last:
-            raise ValueError(f"prior blocks {request.prior_blocks} asked for; a tower of {last + 1} has 0..{last}.")
-        maps = dict(zip(indices, self.block_maps(image, indices), strict=True))
-        return PriorFeatures(dense=maps[last], blocks={index: maps[index] for index in request.prior_blocks})
+        dense = request.dense != "none"
+        indices = sorted({*request.blocks, last} if dense or request.token else set(request.blocks))
+        found = dict(zip(indices, self.run_blocks(image, indices), strict=True)) if indices else {}
+        return TowerFeatures(
+            dense=found[last][0] if dense else None,
+            blocks={index: found[index][0] for index in request.blocks},
+            token=found[last][1] if request.token else None,
+        )
 
     @abstractmethod
-    def block_maps(self, image: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Return the final-norm [B, D, h, w] maps of the given blocks, in increasing order."""
+    def run_blocks(self, image: Tensor, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return the final-norm ([B, W, h, w] map, [B, W] class token) of the given blocks, in increasing order."""
 
 
 @PRIOR_REGISTRY.register()
 class DinoPrior(TimmPrior):
     """DINO's plain ViT (timm ``VisionTransformer``), RSIB included; positions resized by DINO's rule."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._positions = PositionTables(rule="dino")
 
     @staticmethod
     def takes(vit: nn.Module) -> bool:  # noqa: D102
@@ -112,18 +119,19 @@ class DinoPrior(TimmPrior):
             and not isinstance(vit.norm, nn.Identity)
         )
 
-    def block_maps(self, image: Tensor, indices: Sequence[int]) -> list[Tensor]:  # noqa: D102
+    def run_blocks(self, image: Tensor, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:  # noqa: D102
         vit = self.vit
         x = vit.patch_embed.proj(image)
         grid = tuple(x.shape[-2:])
         x = torch.cat([vit.cls_token.expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)], dim=1)
-        x = x + adapt_position_embedding(vit.pos_embed[0], grid, rule="dino")
-        maps = []
+        x = x + self._positions(vit.pos_embed, grid)
+        found = []
         for index, block in enumerate(vit.blocks[: indices[-1] + 1]):
             x = block(x)
             if index in indices:
-                maps.append(vit.norm(x[:, 1:]).transpose(1, 2).unflatten(2, grid).contiguous())
-        return maps
+                y = vit.norm(x)
+                found.append((y[:, 1:].transpose(1, 2).unflatten(2, grid).contiguous(), y[:, 0]))
+        return found
 
 
 @PRIOR_REGISTRY.register()
@@ -139,10 +147,16 @@ class Dinov3Prior(TimmPrior):
         """Accept Meta's own names as well as timm's."""
         return to_timm_names(state, vit) if "storage_tokens" in state else state
 
-    def block_maps(self, image: Tensor, indices: Sequence[int]) -> list[Tensor]:  # noqa: D102
-        return self.vit.forward_intermediates(
-            image, indices=list(indices), norm=True, stop_early=True, intermediates_only=True
+    def run_blocks(self, image: Tensor, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:  # noqa: D102
+        found = self.vit.forward_intermediates(
+            image,
+            indices=list(indices),
+            return_prefix_tokens=True,
+            norm=True,
+            stop_early=True,
+            intermediates_only=True,
         )
+        return [(patches, prefix[:, 0]) for patches, prefix in found]
 
 
 def _create(arch: str, options: Sequence[Any], pretrained: bool) -> nn.Module:

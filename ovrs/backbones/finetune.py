@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from ovrs.errors import ConfigError, choose
+
 # Hugging Face text towers name the same parts "attention.self.query" and ".value".
 _QV = (r"\.attn\.[qv]_proj_weight$", r"\.attention\.self\.(query|value)\.weight$")
 _POSITION = (r"(^|\.)positional_embedding$", r"(^|\.)pos_embed$", r"position_embeddings\.weight$")
@@ -19,7 +21,7 @@ _EVERY_ATTENTION = (r"\.attn\.", r"\.attention\.")
 
 VLM_MODES: dict[str, tuple[str, ...]] = {
     "frozen": (),
-    # Query and value weights, no biases: CAT-Seg's and GSNet's "attention" (gsnet spec, section 8.1).
+    # Query and value weights, no biases: CAT-Seg's and GSNet's "attention".
     "attention": _QV,
     # The same and the position embedding: the text side of GSNet's "freezeIMG".
     "attention_position": _QV + _POSITION,
@@ -51,14 +53,12 @@ def set_trainable(
         key: configuration key of the mode, for the error message.
 
     Raises:
-        ValueError: unknown mode, or a mode that trains something but matches no parameter.
+        ConfigError: unknown mode, or a mode that trains something but matches no parameter.
     """
-    if mode not in modes:
-        raise ValueError(f"{key} is {mode!r}; known modes are {', '.join(modes)}.")
-    patterns = [re.compile(pattern) for pattern in modes[mode]]
+    patterns = [re.compile(pattern) for pattern in modes[choose(key, mode, tuple(modes))]]
     matched = False
     for name, parameter in parameters:
         parameter.requires_grad_(any(pattern.search(name) for pattern in patterns))
         matched |= parameter.requires_grad
     if patterns and not matched:
-        raise ValueError(f"{key} is {mode!r}, but this tower has no parameter of that kind; use 'frozen' or 'all'.")
+        raise ConfigError(f"{key} is {mode!r}, but this tower has no parameter of that kind; use 'frozen' or 'all'.")

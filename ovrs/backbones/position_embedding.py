@@ -11,9 +11,38 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from ovrs.caching import ParameterCache
 
 Rule = Literal["size", "dino"]
+_GRIDS = 8  # tables remembered per tower
+
+
+class PositionTables:
+    """The position embedding of one tower for any grid, resized once per grid unless it trains.
+
+    Args:
+        rule: see :func:`adapt_position_embedding`.
+    """
+
+    def __init__(self, rule: Rule = "size") -> None:
+        self._rule = rule
+        self._cache: ParameterCache[Tensor] = ParameterCache(_GRIDS)
+
+    def __call__(self, embedding: nn.Parameter, grid: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
+        """Return [1 + rows * columns, W] positions.
+
+        Args:
+            embedding: [1 + g * g, W] or [1, 1 + g * g, W], always the same parameter.
+            grid: (rows, columns).
+            dtype: of the result; by default the embedding's.
+        """
+        return self._cache(
+            (grid, dtype),
+            [embedding],
+            lambda: adapt_position_embedding(embedding.flatten(0, -2), grid, self._rule).to(dtype or embedding.dtype),
+        )
 
 
 def adapt_position_embedding(embedding: Tensor, grid: tuple[int, int], rule: Rule = "size") -> Tensor:
@@ -23,7 +52,7 @@ def adapt_position_embedding(embedding: Tensor, grid: tuple[int, int], rule: Rul
         embedding: [1 + g * g, W], the class token first, then a square grid in row-major order.
         grid: target (rows, columns).
         rule: ``size`` samples positions by the ratio of the sizes (CLIP, Algorithm 1 of HG-RSOVSSeg);
-            ``dino`` by the factor (size + 0.1) / g, as DINO does (gsnet spec, section 2.3).
+            ``dino`` by the factor (size + 0.1) / g, as DINO's own code does.
 
     Returns:
         [1 + rows * columns, W]; the input itself where the grid is the native one.

@@ -94,13 +94,13 @@ def _refuse_stand_ins(path: Path) -> None:
         start = stream.read(512).lstrip()
     if start[:9].lower() == b"<!doctype" or start[:5].lower() in (b"<html", b"<?xml"):
         raise WeightsError(
-            f"{path} cannot be read: it is a web page, not weights. The server asked for a login, a confirmation or patience. Fetch the "
-            "file in a browser and put it there."
+            f"{path} cannot be read: it is a web page, not weights. The server asked for a login, a "
+            "confirmation or patience; fetch the file in a browser and put it there."
         )
     if start.startswith(b"version https://git-lfs"):
         raise WeightsError(
-            f"{path} cannot be read: it is a pointer of git-lfs, not the weights. Run 'git lfs pull' where it was cloned, or download the "
-            "file itself."
+            f"{path} cannot be read: it is a pointer of git-lfs, not the weights. Run 'git lfs pull' where it "
+            "was cloned, or download the file itself."
         )
 
 

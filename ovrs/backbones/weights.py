@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from ovrs.backbones.state_dict import WeightsError, sha256_of_file
+from ovrs.backbones.state_dict import sha256_of_file
+from ovrs.errors import WeightsError, choose
 
 Activation = Literal["quick_gelu", "gelu"]
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
@@ -226,11 +227,12 @@ def choose_activation(
         key: configuration group, ``MODEL.VLM`` or ``MODEL.COMPANION``, for messages.
 
     Raises:
+        ConfigError: an unknown activation.
         WeightsError: the configuration contradicts the catalogue (which may know two, see ``published_with``), or
             a local file comes without a word about its activation.
     """
-    if configured not in ("", "quick_gelu", "gelu"):
-        raise WeightsError(f"{key}.ACTIVATION must be 'quick_gelu', 'gelu' or '', got {configured!r}.")
+    if configured:
+        choose(f"{key}.ACTIVATION", configured, get_args(Activation))
     if entry is not None and entry.activation is not None:
         if configured not in ("", entry.activation, entry.published_with):
             raise WeightsError(

@@ -6,11 +6,18 @@ what differs. Keys that Detectron2 has already keep their names and meanings.
 
 from __future__ import annotations
 
+import importlib
+
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as _detectron2_cfg
 
-# Values that may name a file; looked up beside the YAML that sets them before the working directory.
-PATH_KEYS = ("MODEL.VLM.ARCH", "MODEL.COMPANION.ARCH", "MODEL.DR_SEG.SPSD.FILE")
+from ovrs.config.options import OPTION_GROUPS, options_node
+
+# Values that may name a file; looked up beside the YAML that sets them before the working directory. Options say so
+# themselves.
+PATH_KEYS = ("MODEL.VLM.ARCH", "MODEL.COMPANION.ARCH")
+# Modules whose import registers option groups; they enter as those of other packages do.
+BUILT_IN = ("ovrs.heads",)
 
 # CLIP's image statistics on the 0..255 scale, RGB.
 CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
@@ -23,11 +30,7 @@ def add_ovrs_config(cfg: CfgNode) -> None:
     # data sets of your own. The lists of base files add up.
     cfg.IMPORTS = []
     _add_model(cfg)
-    _add_gsnet(cfg)
-    _add_hg_rsovsseg(cfg)
-    _add_cat_seg(cfg)
-    _add_rskt_seg(cfg)
-    _add_dr_seg(cfg)
+    _add_option_groups(cfg)
     _add_vocabulary(cfg)
     _add_input(cfg)
     _add_solver(cfg)
@@ -96,118 +99,12 @@ def _add_model(cfg: CfgNode) -> None:
     model.LOSS.NORMALISE_BY = "all_pixels"  # of "ce"
 
 
-def _add_aggregation(node: CfgNode, aggregator: str, layers: int, heads: int, pooling_test: int) -> None:
-    """Keys of the aggregator and the decoder that CAT-Seg and its descendants share."""
-    node.HIDDEN_DIM = 128
-    node.AGGREGATOR = aggregator  # "swin" (CAT-Seg) or "efficient" (RSKT-Seg)
-    node.NUM_LAYERS = layers
-    node.NUM_HEADS = heads
-    node.POOLING_TRAIN = 2  # pooling of the maps that class attention sees, in training ...
-    node.POOLING_TEST = pooling_test  # ... and in evaluation
-    node.WINDOW_SIZE = 12  # of "swin"
-    node.CLASS_ATTENTION = "linear"  # of "swin": or "full"
-    node.PAD_CLASSES_TO = 256  # of "swin": class attention sees learned padding up to this many classes
-    node.DECODER_DIMS = [64, 32]
-    node.TAP_DIMS = [256, 128]  # channels of the decoder's guidance after resampling, per level ...
-    node.TAP_PROJ_DIMS = [32, 16]  # ... and after projection
-    node.VLM_BLOCKS = []  # tapped blocks, one per decoder level; [] takes 1/3 and 2/3 of the depth
-
-
-def _add_gsnet(cfg: CfgNode) -> None:
-    """Keys of the GSNet head; the ablations of the paper's Tables 3 and 6 are values of these."""
-    cfg.MODEL.GSNET = node = CfgNode()
-    _add_aggregation(node, aggregator="swin", layers=2, heads=4, pooling_test=1)
-    node.USE_VLM_COST = True  # cost volume from the VLM's dense map (Table 3: off is "RSIB only")
-    node.USE_PRIOR_COST = True  # cost volume from the prior (Table 3: off is "CLIP only")
-    node.FUSION = "query_guided"  # or "concatenation", "fused_query" (Table 3, rows E and F)
-    node.PROMPT_FUSION = "mean"  # several templates: "mean" of their embeddings, or one cost "channels" each
-    node.USE_VLM_TAPS = True  # decoder guidance from VLM blocks (Table 3, rows G to I)
-    node.USE_PRIOR_TAPS = True  # decoder guidance from prior blocks
-    node.PRIOR_BLOCKS = []
-
-
-def _add_hg_rsovsseg(cfg: CfgNode) -> None:
-    """Keys of the HG-RSOVSSeg head; the ablations of the paper's Tables 3 and 4 and Figure 5 are values of these."""
-    cfg.MODEL.HG_RSOVSSEG = node = CfgNode()
-    node.GUIDANCE_BLOCKS = []  # VLM blocks from shallow to deep; [] spreads them: [7, 15] of 24, [3, 7] of 12
-    node.GUIDANCE_CHANNELS = [128, 64]  # C_o per decoder level, from level 1 on, which reads the DEEPEST block
-    node.KEY_CHANNELS = 512  # C_k
-    node.AGGREGATION = "product"  # or "similarity", "cost" (Table 4)
-    node.USE_TAM = True  # text attention module (Table 3)
-    node.USE_HGU = True  # hierarchical guided upsampling (Table 3); without it TAM must be off too
-    node.DROPOUT = 0.1  # of whole channels, before the last convolution
-    node.MERGE_FIRST_LEVEL = True  # compute the first upsampling as one convolution: faster, the same result
-
-
-def _add_cat_seg(cfg: CfgNode) -> None:
-    """Keys of the CAT-Seg head."""
-    cfg.MODEL.CAT_SEG = node = CfgNode()
-    _add_aggregation(node, aggregator="swin", layers=2, heads=4, pooling_test=1)
-    node.PROMPT_FUSION = "mean"  # several templates: "mean" of their embeddings, or one cost "channels" each
-
-
-def _add_rskt_seg(cfg: CfgNode) -> None:
-    """Keys of the RSKT-Seg head."""
-    cfg.MODEL.RSKT_SEG = node = CfgNode()
-    _add_aggregation(node, aggregator="efficient", layers=3, heads=8, pooling_test=2)
-    node.USE_ROTATION = True  # cost maps of the image under four quarter turns
-    node.USE_PRIOR_COST = True  # cost volume from the prior
-    node.FUSION = "separate"  # of both costs: or "mean", "concat"
-    node.USE_PRIOR_TAPS = True  # decoder guidance from prior blocks
-    node.USE_COMPANION_TAPS = True  # decoder guidance from MODEL.COMPANION
-    node.PRIOR_BLOCKS = []
-    node.COMPANION_BLOCKS = []
-
-
-def _add_dr_seg(cfg: CfgNode) -> None:
-    """Keys of the DR-Seg head; the paper's Tables 2 to 6, and every open reading of its text, are values of these."""
-    cfg.MODEL.DR_SEG = node = CfgNode()
-    _add_aggregation(node, aggregator="efficient", layers=3, heads=8, pooling_test=2)
-    node.USE_ROTATION = True
-    node.PRIOR_BLOCK = -1  # block whose features build the graph; -1 for the last
-    node.PRIOR_ALIGN = "avgpool"  # a finer prior grid is averaged, or brought down by a learned "conv"
-    node.USE_PRIOR_TAPS = False  # decoder guidance from prior blocks, as in RSKT-Seg
-    node.USE_COMPANION_TAPS = False  # decoder guidance from MODEL.COMPANION, as in RSKT-Seg
-    node.PRIOR_BLOCKS = []
-    node.COMPANION_BLOCKS = []
-
-    # Semantic and structural channels (tools/rank_channels.py makes the file).
-    node.SPSD = spsd = CfgNode()
-    spsd.ENABLED = True  # off: every channel is structural
-    spsd.FILE = ""  # channel ranking; "" where a checkpoint carries it
-    spsd.RHO = 0.5  # share of semantic channels (Table 5)
-    spsd.SELECT = "score"  # or the controls "random" (needs no file) and "inverse"
-    spsd.LAMBDA = 0.3  # weight of the entropy rank in the score (Eq. 4); re-ranks the file if it has another
-    spsd.N_P = 0  # of the tool: prototypes per class; 0 for all cells
-    spsd.PURITY = 0.5  # of the tool: share of a cell that its class must cover
-    spsd.S_WEIGHTING = "balanced"  # of the tool: or "pairs"
-
-    # Prior-driven graph rectification.
-    node.PDGR = pdgr = CfgNode()
-    pdgr.ENABLED = True
-    pdgr.TOPK = 75  # neighbours per node (Table 6)
-    pdgr.TOPK_INCLUDES_SELF = False
-    pdgr.SIGMA_F = 2.0
-    pdgr.SIGMA_S = 0.05
-    pdgr.DIST_MODE = "l2_sq"  # the distance in Eq. 7: squared, or "l2"
-    pdgr.EDGE_HIDDEN = 128
-    pdgr.EDGE_INPUT = "unit_rms"  # prior features scaled to unit RMS, or "raw"
-    pdgr.EDGE_WEIGHT = "mlp"  # or "affinity", "mlp_x_affinity"
-    pdgr.N_LAYERS = 2
-    pdgr.DEGREE = "row"  # or "col", "symmetrised"
-    pdgr.RESIDUAL = False
-    pdgr.INIT = "xavier"  # of the propagation weights; or "eye"
-    pdgr.LN_GAMMA_INIT = 1.0  # scale of the rectified channels; 0 takes the mean channel RMS of the ranking file
-
-    # Fusion of the original and the refined cost maps.
-    node.FUSION = fusion = CfgNode()
-    fusion.TYPE = "ugaf"  # or "mean", "concat", "separate" (Table 4), "add", "ori_only", "ref_only"
-    fusion.UNC_TAU = 0.01  # temperature of the softmax behind the uncertainty
-    fusion.UNC_DETACH = True  # no gradient through the uncertainty
-    fusion.EMBED_ACT = "none"  # activation behind both embeddings of "ugaf": or "sigmoid"
-    fusion.MS_KERNELS = [3, 5, 7]
-    fusion.HEAD_KERNEL = 3
-    fusion.ORI_AGG = "stack"  # rotations as channels of the embedding, or their "mean"
+def _add_option_groups(cfg: CfgNode) -> None:
+    """Add the groups of the built-in heads, and of all others that are registered by now."""
+    for module in BUILT_IN:
+        importlib.import_module(module)
+    for group, options in OPTION_GROUPS.items():
+        cfg.MODEL[group] = options_node(options)
 
 
 def _add_vocabulary(cfg: CfgNode) -> None:
@@ -217,6 +114,7 @@ def _add_vocabulary(cfg: CfgNode) -> None:
     # Several words of one class, "a|b": the "mean" of their embeddings, only the "first", or in training a
     # "random" one per iteration (the mean in evaluation).
     cfg.VOCABULARY.SYNONYMS = "mean"
+    cfg.VOCABULARY.CLASSES = []  # class strings of images that bring neither classes nor a data set
 
 
 def _add_input(cfg: CfgNode) -> None:
@@ -278,6 +176,8 @@ def _add_test(cfg: CfgNode) -> None:
     # stretches it into the result, as the published figures of the CAT-Seg family were made.
     cfg.TEST.CROP_PADDING = True
     cfg.TEST.OUTPUT = "labels"  # "labels": class index and score per pixel; "scores": [T, H, W] in "sem_seg" too
+    cfg.TEST.THRESHOLD = 0.0  # pixels whose best probability is below it become ...
+    cfg.TEST.BACKGROUND = ""  # ... this class, by name; a vocabulary without it gets one label more, "other"
     cfg.TEST.SLIDING_WINDOW = node = CfgNode()
     node.ENABLED = True
     node.CANVAS = 640  # images are squashed to this square first; 0 tiles them at their own size

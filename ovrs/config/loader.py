@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from ovrs.config.imports import import_all
 from ovrs.config.keys import PATH_KEYS, get_cfg
 from ovrs.config.names import ConfigName, find_config
+from ovrs.config.options import path_keys
 from ovrs.config.papers import read_paper
 from ovrs.errors import ConfigError
 from ovrs.plain_yaml import read_plain_yaml
@@ -178,8 +179,9 @@ def _merge(cfg: CfgNode, content: dict[str, Any], layer: Layer, prefix: tuple[st
             parsed = _parse(value)
             # Text stays text where the key holds text: an empty word is YAML's null, "2024" a number.
             value = value if isinstance(present, str) and not isinstance(parsed, str) else parsed
-        elif ".".join(keys) in PATH_KEYS and isinstance(value, str) and (layer.folder / value).is_file():
-            value = str((layer.folder / value).resolve())  # absolute: config.yaml is used from anywhere
+        elif ".".join(keys) in (*PATH_KEYS, *path_keys()) and isinstance(value, str):
+            beside = layer.folder / value
+            value = str(beside.resolve()) if beside.is_file() else value  # absolute: config.yaml is used from anywhere
         _assign(cfg, keys, value, layer.source)
 
 

@@ -6,7 +6,8 @@
         norm: Literal["l1", "l2"] = option("l2", "length of the features")
 
 becomes, by ``register_options("COSINE", CosineOptions)``, the group ``MODEL.COSINE`` with the keys ``SCALE`` and
-``NORM``. A field whose type is another options class is a group inside the group.
+``NORM``. A field whose type is another options class is a group inside the group. A name that Python keeps for itself
+gets an underscore, which the key has not: ``lambda_`` is ``LAMBDA``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,7 +26,15 @@ from ovrs.errors import ConfigError, choose
 OptionsType = TypeVar("OptionsType", bound="Options")
 
 
-def option(default: Any, meaning: str, *, minimum: float | None = None, above: float | None = None) -> Any:
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    path: bool = False,
+) -> Any:
     """Declare an option.
 
     Args:
@@ -32,8 +42,11 @@ def option(default: Any, meaning: str, *, minimum: float | None = None, above: f
         meaning: what it does, for people who read ``ovrs config --help-keys`` or the class.
         minimum: the least value allowed (of every item of a tuple).
         above: a value that it must exceed.
+        maximum: the greatest value allowed.
+        path: whether it names a file, which is looked up beside the YAML that sets it first.
     """
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "minimum": minimum, "above": above})
+    bounds = {"minimum": minimum, "above": above, "maximum": maximum}
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "path": path, **bounds})
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,25 @@ def register_options(group: str, options: type[Options]) -> None:
     OPTION_GROUPS[group] = options
 
 
+def key_of(item: dataclasses.Field) -> str:
+    """Return the configuration key of a field."""
+    return item.name.rstrip("_").upper()
+
+
+def path_keys(group: str = "", options: type[Options] | None = None) -> Iterator[str]:
+    """Yield the full names of the options that name files: those of a class, or of all registered ones."""
+    if options is None:
+        for name, registered in OPTION_GROUPS.items():
+            yield from path_keys(f"MODEL.{name}", registered)
+        return
+    hints = typing.get_type_hints(options)
+    for item in dataclasses.fields(options):
+        if _is_group(hints[item.name]):
+            yield from path_keys(f"{group}.{key_of(item)}", hints[item.name])
+        elif item.metadata.get("path"):
+            yield f"{group}.{key_of(item)}"
+
+
 def options_node(options: type[Options] | Options) -> CfgNode:
     """Return a group of configuration keys with the defaults of a class, or the values of an instance."""
     instance = options() if isinstance(options, type) else options
@@ -74,7 +106,7 @@ def options_node(options: type[Options] | Options) -> CfgNode:
         value = getattr(instance, item.name)
         if isinstance(value, Options):
             value = options_node(value)
-        node[item.name.upper()] = list(value) if isinstance(value, tuple) else value
+        node[key_of(item)] = list(value) if isinstance(value, tuple) else value
     return node
 
 
@@ -92,8 +124,8 @@ def read_options(options: type[OptionsType], node: CfgNode, key: str) -> Options
     values = {}
     hints = typing.get_type_hints(options)
     for item in dataclasses.fields(options):
-        name, value, hint = f"{key}.{item.name.upper()}", node[item.name.upper()], hints[item.name]
-        if isinstance(hint, type) and issubclass(hint, Options):
+        name, value, hint = f"{key}.{key_of(item)}", node[key_of(item)], hints[item.name]
+        if _is_group(hint):
             values[item.name] = read_options(hint, value, name)
             continue
         value = tuple(value) if isinstance(value, list) else value
@@ -102,6 +134,10 @@ def read_options(options: type[OptionsType], node: CfgNode, key: str) -> Options
     instance = options(**values)
     instance.check(key)
     return instance
+
+
+def _is_group(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Options)
 
 
 def _check(item: dataclasses.Field, hint: Any, value: Any, name: str) -> None:
@@ -113,12 +149,14 @@ def _check(item: dataclasses.Field, hint: Any, value: Any, name: str) -> None:
             choose(name, member, typing.get_args(typing.get_args(hint)[0]))
     elif not _fits(value, hint):
         raise ConfigError(f"{name} must be of type {getattr(hint, '__name__', hint)}, got {value!r}.")
-    minimum, above = item.metadata.get("minimum"), item.metadata.get("above")
+    minimum, above, maximum = (item.metadata.get(bound) for bound in ("minimum", "above", "maximum"))
     for number in value if isinstance(value, tuple) else (value,):
         if minimum is not None and not number >= minimum:
             raise ConfigError(f"{name} must be at least {minimum}, got {value!r}.")
         if above is not None and not number > above:
             raise ConfigError(f"{name} must be above {above}, got {value!r}.")
+        if maximum is not None and not number <= maximum:
+            raise ConfigError(f"{name} must be at most {maximum}, got {value!r}.")
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -30,9 +30,10 @@ from typing import Any
 
 from ovrs.data.errors import DataError, nearest
 from ovrs.data.strict_yaml import Node
+from ovrs.errors import VocabularyError
 from ovrs.plain_yaml import read_plain_yaml
 from ovrs.structures import IGNORE_LABEL
-from ovrs.vocabulary import Vocabulary, VocabularyError
+from ovrs.vocabulary import Vocabulary
 
 MAX_CLASSES = 254  # 255 is ignored, 254 marks unknown values while labels are decoded
 

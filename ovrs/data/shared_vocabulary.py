@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ovrs.data.card import MAX_CLASSES, DatasetCard
 from ovrs.data.errors import DataError
+from ovrs.errors import VocabularyError
 from ovrs.structures import IGNORE_LABEL
-from ovrs.vocabulary import VocabularyError, merge_classes
+from ovrs.vocabulary import merge_classes
 
 
 @dataclass(frozen=True)

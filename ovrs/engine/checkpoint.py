@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ovrs.backbones.state_dict import WeightsError, load_strictly, read_checkpoint, read_state_dict, sha256_of_file
+from ovrs.backbones.state_dict import load_strictly, read_checkpoint, read_state_dict, sha256_of_file
+from ovrs.errors import WeightsError
 from ovrs.files import replacing
 from ovrs.zoo import from_any_layout
 

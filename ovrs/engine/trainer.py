@@ -17,7 +17,6 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ovrs.backbones import WeightsError
 from ovrs.backbones.state_dict import load_strictly
 from ovrs.data import build_train_loader
 from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights
@@ -27,7 +26,7 @@ from ovrs.engine.output import METRICS_NAME
 from ovrs.engine.progress import PERIOD, PrintProgress
 from ovrs.engine.setup import build_model
 from ovrs.engine.testing import evaluate
-from ovrs.errors import TrainingDiverged
+from ovrs.errors import TrainingDiverged, WeightsError
 from ovrs.files import replacing
 
 logger = logging.getLogger(__name__)

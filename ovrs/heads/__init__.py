@@ -1,10 +1,23 @@
 """Segmentation heads: one file per published model, in Detectron2's head registry."""
 
-from ovrs.heads.base import Head, build_head
+from ovrs.heads.base import Artefact, Head, HeadContext, build_head, head_class, list_heads, register_head
 from ovrs.heads.cat_seg import CATSegHead
 from ovrs.heads.dr_seg import DRSegHead
 from ovrs.heads.gsnet import GSNetHead
 from ovrs.heads.hg_rsovsseg import HGRSOVSSegHead
 from ovrs.heads.rskt_seg import RSKTSegHead
 
-__all__ = ["CATSegHead", "DRSegHead", "GSNetHead", "HGRSOVSSegHead", "Head", "RSKTSegHead", "build_head"]
+__all__ = [
+    "Artefact",
+    "CATSegHead",
+    "DRSegHead",
+    "GSNetHead",
+    "HGRSOVSSegHead",
+    "Head",
+    "HeadContext",
+    "RSKTSegHead",
+    "build_head",
+    "head_class",
+    "list_heads",
+    "register_head",
+]

@@ -8,115 +8,54 @@ followed.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import torch.nn.functional as F
-from detectron2.config import CfgNode, configurable
-from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor
 
-from ovrs.heads.base import Head
-from ovrs.heads.blocks.aggregator import EFFICIENT, AggregatorOptions, CostAggregator
-from ovrs.heads.blocks.chunks import MAPS_PER_PASS, classes_per_pass, over_classes
-from ovrs.heads.blocks.cost_fusion import build_cost_fusion
-from ovrs.heads.blocks.cost_volume import cosine_cost, rotation_cost
-from ovrs.heads.blocks.decoder import resampler
-from ovrs.heads.blocks.guided_decoder import DecoderOptions, GuidedDecoder, grid_ratio, require_tower
-from ovrs.structures import ROTATIONS, FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
-
-_KEY = "MODEL.RSKT_SEG"
-_FUSIONS = ("separate", "mean", "concat")
-RSKT_DECODER = DecoderOptions(use_companion_taps=True, use_prior_taps=True)
+from ovrs.config.options import option
+from ovrs.heads.base import HeadContext, register_head
+from ovrs.heads.blocks.chunks import over_classes
+from ovrs.heads.blocks.cost_volume import cosine_cost
+from ovrs.heads.blocks.fusion import COST_FUSIONS
+from ovrs.heads.cost_volume import RotationHead, RotationOptions
+from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
 
-@SEM_SEG_HEADS_REGISTRY.register()
-class RSKTSegHead(Head):
-    """Multi-direction cost maps, efficient aggregation and a decoder with up to three sources of guidance.
+@dataclass(frozen=True)
+class RSKTSegOptions(RotationOptions):
+    """The ablations of the paper are values of these."""
 
-    Args:
-        vlm: shape of the vision-language model.
-        prior: shape of the prior; may be ``None`` when no option uses it.
-        companion: shape of the companion CLIP; may be ``None`` when its taps are off.
-        use_rotation: whether the cost volume has the image's four quarter turns as channels.
-        use_prior_cost: whether the prior gives a second cost volume.
-        fusion: of both: ``separate``, ``mean`` or ``concat``.
-        aggregator, decoder: shapes of the shared parts.
-        class_chunk: classes per pass of the memory-hungry parts at inference; 0 chooses.
-    """
+    use_prior_cost: bool = option(True, "cost volume from the prior")
+    fusion: Literal["separate", "mean", "concat"] = option("separate", "of both costs")
 
-    @configurable
-    def __init__(
-        self,
-        *,
-        vlm: TowerSpec,
-        prior: TowerSpec | None,
-        companion: TowerSpec | None = None,
-        use_rotation: bool = True,
-        use_prior_cost: bool = True,
-        fusion: str = "separate",
-        aggregator: AggregatorOptions = EFFICIENT,
-        decoder: DecoderOptions = RSKT_DECODER,
-        class_chunk: int = 0,
-    ) -> None:
-        super().__init__()
-        if fusion not in _FUSIONS:
-            raise ValueError(f"{_KEY}.FUSION must be one of {', '.join(_FUSIONS)}, got {fusion!r}.")
-        self.use_rotation, self.class_chunk = use_rotation, class_chunk
-        self.align = None
-        if use_prior_cost:
-            require_tower(prior, "prior", f"{_KEY}.USE_PRIOR_COST")
-            self.align = resampler(prior.width, vlm.joint_dim, 1 / grid_ratio(vlm, prior, "prior"))
-        self.fusion = build_cost_fusion(
-            fusion if use_prior_cost else "ori_only", ROTATIONS if use_rotation else 1, 1, aggregator.hidden_dim
-        )
-        self.aggregator = CostAggregator(vlm.joint_dim, aggregator, _KEY)
 
-        towers = {"vlm": vlm, "companion": companion, "prior": prior}
-        self.decoder = GuidedDecoder(aggregator.hidden_dim, towers, decoder, _KEY)
+@register_head("RSKT_SEG", RSKTSegOptions)
+class RSKTSegHead(RotationHead):
+    """Multi-direction cost maps, efficient aggregation and a decoder with up to three sources of guidance."""
 
-    @classmethod
-    def from_config(
-        cls, cfg: CfgNode, vlm: TowerSpec, prior: TowerSpec | None, companion: TowerSpec | None = None
-    ) -> dict[str, Any]:
-        """Read ``MODEL.RSKT_SEG``."""
-        node = cfg.MODEL.RSKT_SEG
-        return {
-            "vlm": vlm,
-            "prior": prior,
-            "companion": companion,
-            "use_rotation": node.USE_ROTATION,
-            "use_prior_cost": node.USE_PRIOR_COST,
-            "fusion": node.FUSION,
-            "aggregator": AggregatorOptions.from_node(node),
-            "decoder": DecoderOptions.from_config(cfg, node),
-            "class_chunk": cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK,
-        }
+    def __init__(self, options: RSKTSegOptions, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
+        super().__init__(options, towers, context)
+        self.align = self.prior_to_joint(towers, "USE_PRIOR_COST") if options.use_prior_cost else None
+        kind = options.fusion if options.use_prior_cost else "ori_only"
+        self.fusion = COST_FUSIONS[kind](self.rotations, 1, options.hidden_dim)
+        self.add_refinement(options, towers, context)
 
-    def request(self) -> FeatureRequest:
-        """Ask for rotations, for the tapped blocks, and for the prior where a cost or a tap needs it."""
-        taps = self.decoder.blocks
-        return FeatureRequest(
-            vlm_blocks=taps.get("vlm", ()),
-            prior_blocks=taps.get("prior", ()),
-            uses_prior=self.align is not None or "prior" in taps,
-            companion_blocks=taps.get("companion", ()),
-            rotations=self.use_rotation,
-        )
-
-    def forward(self, image: ImageFeatures, text: TextFeatures, prior: PriorFeatures | None) -> Tensor:
-        """Return [B, T, 4h, 4w] logits for a VLM grid of h x w (two decoder levels)."""
-        mean = F.normalize(text.embeddings.mean(dim=1), dim=-1)
-
-        # RS-CMA.
-        views = image.rotated if self.use_rotation else image.dense[:, None]
-        costs = [rotation_cost(views, mean)]
+    def requests(self) -> dict[str, TowerRequest]:
+        """Ask for rotations, for the blocks that guide, and for the prior's map where a cost needs it."""
+        wanted = super().requests()
         if self.align is not None:
-            costs.append(cosine_cost(self.align(prior.dense), mean[:, None]))
-        chunk = classes_per_pass(self.class_chunk, len(image.dense), len(mean), MAPS_PER_PASS)
+            wanted["prior"] = replace(wanted.get("prior", TowerRequest()), dense="final_norm")
+        return wanted
+
+    def forward(self, features: Mapping[str, TowerFeatures], text: TextFeatures) -> Tensor:
+        """Return [B, T, 4h, 4w] logits for a VLM grid of h x w (two decoder levels)."""
+        # RS-CMA.
+        costs = [self.rotated_cost(features, text)]
+        if self.align is not None:
+            costs.append(cosine_cost(self.align(features["prior"].dense), text.mean[:, None]))
+        dense, chunk = features["vlm"].dense, self.chunk(features["vlm"].dense, text)
         maps = over_classes(self.fusion, chunk, *costs)
-
-        # RS-Fusion.
-        maps = self.aggregator(maps, image.dense, mean, chunk)
-
-        # RS-Transfer.
-        return self.decoder(maps, self.decoder.guide(image, prior), chunk)
+        # RS-Fusion and RS-Transfer.
+        return self.refine(maps, dense, features, text, chunk)

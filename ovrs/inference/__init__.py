@@ -1,8 +1,8 @@
-"""From images of any size to scores per class, window by window, and from scores to a label map."""
+"""From images of any size to views that a model sees, and from scores of views to scores of images."""
 
 from ovrs.inference.device import apply_precision, resolve_device
-from ovrs.inference.labels import label_map
 from ovrs.inference.sliding import SlidingWindow
-from ovrs.inference.whole import whole_image_scores
+from ovrs.inference.views import Plan, ScoreMap
+from ovrs.inference.whole import WholeImage
 
-__all__ = ["SlidingWindow", "apply_precision", "label_map", "resolve_device", "whole_image_scores"]
+__all__ = ["Plan", "ScoreMap", "SlidingWindow", "WholeImage", "apply_precision", "resolve_device"]

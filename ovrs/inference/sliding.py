@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Classify = Callable[[Tensor], Tensor]
+from ovrs.errors import ConfigError
+from ovrs.inference.views import ScoreMap, Size, batched
+
+Key = tuple[int, tuple[int, int] | None]  # image index, and top left corner; no corner: a global view
 
 
 @dataclass(frozen=True)
 class SlidingWindow:
     """Cuts images into overlapping windows, scores them in batches and averages the scores.
 
-    With the defaults this is the protocol of CAT-Seg and GSNet (gsnet spec, section 7.2): the image is
-    squashed to a 640 square, cut into four 384 windows, and the average over the windows is averaged
-    with one view of the whole image at 384.
+    With the defaults this is the protocol of CAT-Seg and GSNet: the image is squashed to a 640 square, cut into four
+    384 windows, and the average over the windows is averaged with one view of the whole image at 384.
 
     Attributes:
         canvas: side of the square that images are squashed to; 0 keeps their size.
@@ -36,80 +38,73 @@ class SlidingWindow:
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
-            raise ValueError(f"TEST.SLIDING_WINDOW.OVERLAP must be in [0, 1), got {self.overlap}.")
+            raise ConfigError(f"TEST.SLIDING_WINDOW.OVERLAP must be in [0, 1), got {self.overlap}.")
         if self.kernel < 1 or self.batch_size < 1:
-            raise ValueError("TEST.SLIDING_WINDOW.KERNEL and BATCH_SIZE must be at least 1.")
+            raise ConfigError("TEST.SLIDING_WINDOW.KERNEL and BATCH_SIZE must be at least 1.")
         if 0 < self.canvas < self.kernel:
-            raise ValueError(
+            raise ConfigError(
                 f"TEST.SLIDING_WINDOW.CANVAS ({self.canvas}) must be 0 or at least KERNEL ({self.kernel})."
             )
 
-    def __call__(self, images: Sequence[Tensor], classify: Classify) -> list[Tensor]:
-        """Score images.
+    def views(self, images: Sequence[Tensor]) -> Iterator[tuple[list[Key], Tensor]]:
+        """Yield (keys, [N, 3, kernel, kernel] windows) of normalised [3, h, w] images of any sizes."""
+        for batch in batched(self._windows(images), self.batch_size):
+            keys, windows = zip(*batch, strict=True)
+            yield list(keys), torch.stack(windows)
 
-        Args:
-            images: float [3, h, w] tensors, any sizes.
-            classify: maps [N, 3, kernel, kernel] windows to scores [N, T, kernel, kernel].
+    def enlarged(self, logits: Tensor) -> Tensor:
+        """Bring [N, T, h, w] logits to the size of a window."""
+        return _resize(logits, self.kernel)
 
-        Returns:
-            Per image the scores [T, H, W], on the canvas, or at the image's size for ``canvas`` 0.
-        """
-        prepared = [self._prepare(image) for image in images]
-        sums: list[Tensor | None] = [None] * len(images)
-        counts = [image.new_zeros(image.shape[-2:]) for image in prepared]
-        views: list[Tensor | None] = [None] * len(images)
-        for keys, windows in self._batches(images, prepared):
-            for (index, corner), scores in zip(keys, classify(windows), strict=True):
+    def merge(
+        self, own: Sequence[Size], wanted: Sequence[Size], scored: Iterable[tuple[list[Key], Tensor]]
+    ) -> list[ScoreMap]:
+        """Average windows, then windows and global view; on the canvas, or at the image's size for ``canvas`` 0."""
+        sums: dict[int, Tensor] = {}
+        counts: dict[int, Tensor] = {}
+        views: dict[int, Tensor] = {}
+        for keys, batch in scored:
+            for (index, corner), scores in zip(keys, batch, strict=True):
                 if corner is None:
                     views[index] = scores
                     continue
-                if sums[index] is None:
-                    sums[index] = scores.new_zeros(len(scores), *prepared[index].shape[-2:])
+                if index not in sums:
+                    sums[index] = scores.new_zeros(len(scores), *self._canvas(own[index]))
+                    counts[index] = scores.new_zeros(self._canvas(own[index]))
                 top, left = corner
                 area = (slice(top, top + self.kernel), slice(left, left + self.kernel))
                 sums[index][(slice(None), *area)] += scores
                 counts[index][area] += 1
 
-        results = []
-        for image, total, count, view in zip(images, sums, counts, views, strict=True):
-            scores = total.div_(count)
+        maps = []
+        for index, (size, target) in enumerate(zip(own, wanted, strict=True)):
+            scores = sums.pop(index).div_(counts.pop(index))
             if not self.canvas:  # small images were padded to one window; their view was not
-                scores = scores[:, : image.shape[-2], : image.shape[-1]]
-            if view is not None:
-                whole = F.interpolate(view[None], size=scores.shape[-2:], mode="bilinear", align_corners=False)[0]
+                scores = scores[:, : size[0], : size[1]]
+            if index in views:
+                whole = views.pop(index)[None]
+                whole = F.interpolate(whole, size=scores.shape[-2:], mode="bilinear", align_corners=False)[0]
                 scores = scores.add_(whole).div_(2)
-            results.append(scores)
-        return results
+            maps.append(ScoreMap(scores, target, target))
+        return maps
 
-    def _prepare(self, image: Tensor) -> Tensor:
+    def _canvas(self, size: Size) -> Size:
         if self.canvas:
-            return _resize(image, self.canvas)
-        height, width = image.shape[-2:]
-        return F.pad(image, (0, max(self.kernel - width, 0), 0, max(self.kernel - height, 0)))
+            return self.canvas, self.canvas
+        return max(size[0], self.kernel), max(size[1], self.kernel)
 
-    def _windows(
-        self, images: Sequence[Tensor], prepared: Sequence[Tensor]
-    ) -> Iterator[tuple[tuple[int, tuple[int, int] | None], Tensor]]:
-        """Yield ((image index, top-left corner), window); the corner of a global view is ``None``."""
-        for index, (image, canvas) in enumerate(zip(images, prepared, strict=True)):
-            for top in self.starts(canvas.shape[-2]):
-                for left in self.starts(canvas.shape[-1]):
+    def _windows(self, images: Sequence[Tensor]) -> Iterator[tuple[Key, Tensor]]:
+        for index, image in enumerate(images):
+            height, width = self._canvas(tuple(image.shape[-2:]))
+            if self.canvas:
+                canvas = _resize(image[None], self.canvas)[0]
+            else:
+                canvas = F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
+            for top in self.starts(height):
+                for left in self.starts(width):
                     yield (index, (top, left)), canvas[:, top : top + self.kernel, left : left + self.kernel]
             if self.global_view:
-                yield (index, None), _resize(image, self.kernel)
-
-    def _batches(
-        self, images: Sequence[Tensor], prepared: Sequence[Tensor]
-    ) -> Iterator[tuple[list[tuple[int, tuple[int, int] | None]], Tensor]]:
-        keys, windows = [], []
-        for key, window in self._windows(images, prepared):
-            keys.append(key)
-            windows.append(window)
-            if len(windows) == self.batch_size:
-                yield keys, torch.stack(windows)
-                keys, windows = [], []
-        if windows:
-            yield keys, torch.stack(windows)
+                yield (index, None), _resize(image[None], self.kernel)[0]
 
     def starts(self, side: int) -> list[int]:
         """Return the first pixel of every window along a side; the last window is shifted inwards."""
@@ -118,6 +113,8 @@ class SlidingWindow:
         return [*range(0, last, stride), last]
 
 
-def _resize(image: Tensor, side: int) -> Tensor:
-    """Squash [3, h, w] to a square, bilinear without antialiasing."""
-    return F.interpolate(image[None], size=(side, side), mode="bilinear", align_corners=False)[0]
+def _resize(images: Tensor, side: int) -> Tensor:
+    """Squash [N, C, h, w] to a square, bilinear without antialiasing."""
+    if tuple(images.shape[-2:]) == (side, side):
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)

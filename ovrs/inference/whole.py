@@ -1,48 +1,64 @@
-"""Whole-image inference: one pass per image."""
+"""Whole-image inference: every image is one view; images of one size share a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovrs.inference.views import ScoreMap, Size, batched
 
-def whole_image_scores(
-    images: Sequence[Tensor],
-    sizes: Sequence[tuple[int, int]],
-    classify: Callable[[Tensor], Tensor],
-    divisor: int,
-    crop_padding: bool = True,
-) -> list[tuple[Tensor, tuple[int, int]]]:
-    """Score normalised images in one pass each (gsnet spec, section 7.3; dr_seg spec, section 8).
 
-    The originals pad images to a multiple of 32 and forget to cut the padding off again, which stretches the result
-    by up to a few percent. Sizes that are multiples are the same either way.
+@dataclass(frozen=True)
+class WholeImage:
+    """Pads images to a multiple of a divisor and scores each in one piece.
 
-    Args:
-        images: normalised [3, h, w] tensors.
-        sizes: (height, width) wanted per image.
-        classify: maps one [1, 3, H, W] padded image to scores [1, T, h', w'].
+    The originals of the CAT-Seg family pad to a multiple of 32 and forget to cut the padding off again, which
+    stretches the result by up to a few percent. Sizes that are multiples are the same either way.
+
+    Attributes:
         divisor: images are padded with 0 (right, bottom) to a multiple of this.
         crop_padding: whether to cut the padding off; ``False`` reproduces figures of the originals.
-
-    Returns:
-        Per image the scores [T, h', w'], padding included, as ``classify`` gave them, and the (height, width) that
-        the padded image has where the image itself has the wanted size. Enlarged to that, the first ``height`` rows
-        and ``width`` columns are the result. The caller does so a few classes at a time: all classes at full size
-        may take gigabytes.
+        batch_size: images in one pass at most.
     """
-    results = []
-    for image, (height, width) in zip(images, sizes, strict=True):
-        own_height, own_width = image.shape[-2:]
-        padded = F.pad(image, (0, -own_width % divisor, 0, -own_height % divisor))
-        if not crop_padding:
-            results.append((classify(padded[None])[0], (height, width)))
-            continue
-        full = (
-            round(height * padded.shape[-2] / own_height),
-            round(width * padded.shape[-1] / own_width),
-        )
-        results.append((classify(padded[None])[0], full))
-    return results
+
+    divisor: int = 32
+    crop_padding: bool = True
+    batch_size: int = 8
+
+    def views(self, images: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (image indices, [N, 3, H, W] padded images), those of one padded size together."""
+        groups: dict[Size, list[int]] = {}
+        for index, image in enumerate(images):
+            groups.setdefault(self._padded(tuple(image.shape[-2:])), []).append(index)
+        for (height, width), indices in groups.items():
+            for keys in batched(indices, self.batch_size):
+                padded = [
+                    F.pad(images[key], (0, width - images[key].shape[-1], 0, height - images[key].shape[-2]))
+                    for key in keys
+                ]
+                yield keys, torch.stack(padded)
+
+    def enlarged(self, logits: Tensor) -> Tensor:
+        """Scores stay as small as the model makes them: all classes at full size may take gigabytes."""
+        return logits
+
+    def merge(
+        self, own: Sequence[Size], wanted: Sequence[Size], scored: Iterable[tuple[list[int], Tensor]]
+    ) -> list[ScoreMap]:
+        """Return per image its scores, padding included, and the size at which the image itself has the wanted one."""
+        maps: dict[int, ScoreMap] = {}
+        for keys, batch in scored:
+            for index, scores in zip(keys, batch, strict=True):
+                size = full = wanted[index]
+                if self.crop_padding:
+                    padded = self._padded(own[index])
+                    full = tuple(round(w * p / o) for w, p, o in zip(size, padded, own[index], strict=True))
+                maps[index] = ScoreMap(scores, full, size)
+        return [maps[index] for index in range(len(own))]
+
+    def _padded(self, size: Size) -> Size:
+        return tuple(side + -side % self.divisor for side in size)

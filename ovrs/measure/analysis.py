@@ -150,7 +150,7 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
 
     def count_passes(module: nn.Module, args: tuple) -> None:
         nonlocal passes
-        passes += len(args[0].dense)
+        passes += len(next(iter(args[0].values())).dense)
 
     model.requires_grad_(False)  # the counter would follow gradients
     hook = model.head.register_forward_pre_hook(count_passes)
@@ -173,8 +173,7 @@ def count_parameters(model: OpenVocabSegmenter) -> dict[str, ParameterCount]:
     parts = {
         "VLM, image tower": model.vlm.image_parameters(),
         "VLM, text tower": model.vlm.text_parameters(),
-        "companion": list(model.companion.parameters()) if model.companion is not None else [],
-        "prior": list(model.prior.parameters()) if model.prior is not None else [],
+        **{name: list(tower.parameters()) for name, tower in model.towers.items() if name != "vlm"},
         "head": list(model.head.parameters()),
     }
     for name, part in model.head.named_children():
@@ -190,6 +189,7 @@ def count_parameters(model: OpenVocabSegmenter) -> dict[str, ParameterCount]:
 def _without_content(model: OpenVocabSegmenter, classes: list[str]) -> None:
     """Encode the text, which reads token ids, and move everything else to tensors that have a shape only."""
     vocabulary: Vocabulary = model.vocabulary(classes)
-    embeddings = model.text_bank(model.vlm, vocabulary).embeddings
+    text = model.text_bank(model.vlm, vocabulary)
     model.to("meta")
-    model.text_bank = lambda *_: TextFeatures(embeddings.to("meta"), vocabulary)
+    on_meta = TextFeatures(text.embeddings.to("meta"), text.class_of, text.classes)
+    model.text_bank = lambda *_: on_meta

@@ -16,13 +16,14 @@ from ovrs.data.augmentation import resize_image, resized_shape
 from ovrs.segmenter import OpenVocabSegmenter
 
 TEXT, VLM_IMAGE, COMPANION, PRIOR, HEAD, REST = "text", "VLM image", "companion", "prior", "head", "rest"
+STAGE_OF = {"vlm": VLM_IMAGE, "companion": COMPANION, "prior": PRIOR}  # by tower name
 STAGES = (TEXT, VLM_IMAGE, COMPANION, PRIOR, HEAD, REST)
 
 
 @contextmanager
 def around_stages(model: OpenVocabSegmenter, around: Callable[[str], AbstractContextManager]) -> Iterator[None]:
     """Within the block, run every stage of ``model`` inside ``around(stage)``; ``REST`` is what is in none."""
-    modules = {COMPANION: model.companion, PRIOR: model.prior, HEAD: model.head}
+    modules = {STAGE_OF[name]: tower for name, tower in model.towers.items()} | {HEAD: model.head}
     running: list[AbstractContextManager] = []
 
     def begin(stage: str) -> None:
@@ -42,13 +43,11 @@ def around_stages(model: OpenVocabSegmenter, around: Callable[[str], AbstractCon
 
     with ExitStack() as stack:
         for stage, module in modules.items():
-            if module is not None:
-                before = module.register_forward_pre_hook(lambda *_, stage=stage: begin(stage))
-                stack.callback(before.remove)
-                stack.callback(module.register_forward_hook(end, always_call=True).remove)
-        for owner, name, stage in ((model.vlm, "encode_text", TEXT), (model.vlm, "encode_image", VLM_IMAGE)):
-            stack.callback(delattr, owner, name)
-            setattr(owner, name, within(getattr(owner, name), stage))
+            before = module.register_forward_pre_hook(lambda *_, stage=stage: begin(stage))
+            stack.callback(before.remove)
+            stack.callback(module.register_forward_hook(end, always_call=True).remove)
+        stack.callback(delattr, model.vlm, "encode_text")
+        model.vlm.encode_text = within(model.vlm.encode_text, TEXT)
         yield
 
 

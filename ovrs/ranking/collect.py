@@ -10,10 +10,10 @@ import torch
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
 
-from ovrs.channel_ranking import Floats, Indices, checked_lambda, checked_weighting
 from ovrs.config import ConfigError
 from ovrs.data import DatasetCard, Record, read_pair
 from ovrs.data.augmentation import resize_image, resize_labels, resized_shape
+from ovrs.heads.dr_seg.ranking_file import Floats, Indices, checked_lambda, checked_weighting
 from ovrs.ranking.labelled import progress
 from ovrs.ranking.tower import FrozenTower
 from ovrs.structures import IGNORE_LABEL

@@ -14,8 +14,8 @@ from tabulate import tabulate
 
 import ovrs
 from ovrs.backbones import CATALOGUE
-from ovrs.channel_ranking import ChannelRanking
 from ovrs.data.errors import shortened
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking
 from ovrs.ranking.collect import SHORTER_SIDE, RankingOptions, collect
 from ovrs.ranking.labelled import labelled_set
 from ovrs.ranking.tower import FrozenTower
@@ -76,6 +76,11 @@ def rank_channels(
     )
     _warn(ranking)
     return ranking
+
+
+def save_ranking(cfg: CfgNode, dataset: str, path: str | Path) -> None:
+    """Rank the channels as ``cfg`` says and write the file that the DR-Seg head reads."""
+    rank_channels(cfg, dataset).save(path)
 
 
 def describe_ranking(ranking: ChannelRanking) -> str:

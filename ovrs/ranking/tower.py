@@ -15,15 +15,14 @@ from torch import Tensor
 from ovrs.backbones import VLM, build_vlm
 from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.backbones.weights import fetch
-from ovrs.config import ConfigError
-from ovrs.inference import apply_precision, resolve_device, whole_image_scores
-from ovrs.structures import FeatureRequest
+from ovrs.inference import ScoreMap, WholeImage, apply_precision, resolve_device
+from ovrs.structures import TowerRequest
 from ovrs.vocabulary import TEMPLATE_SETS, TextBank, Vocabulary
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SIDE = 384  # of the square input, for a tower that takes any size
-_REQUEST = FeatureRequest()  # the dense map that DR-Seg's head asks for
+_REQUEST = TowerRequest(dense="class_residual")  # the dense map that DR-Seg's head asks for
 
 
 class FrozenTower:
@@ -75,12 +74,9 @@ class FrozenTower:
         apply_precision(cfg)
         if not node.WEIGHTS and cfg.SEED < 0:
             logger.warning("MODEL.VLM.WEIGHTS is empty and SEED negative: training will start from another tower.")
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(max(cfg.SEED, 0))
-                vlm = build_vlm(cfg)
-        except (KeyError, ValueError) as error:  # as in ovrs.engine.build_model
-            raise ConfigError(str(error.args[0])) from error
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(max(cfg.SEED, 0))
+            vlm = build_vlm(cfg)
         return cls(
             vlm,
             cfg.MODEL.PIXEL_MEAN,
@@ -98,31 +94,27 @@ class FrozenTower:
         """
         return self._encode(self._normalise(image)[None])[0]
 
-    def dense_of_padded(
-        self, image: Tensor, size: tuple[int, int], divisor: int, crop_padding: bool
-    ) -> tuple[Tensor, tuple[int, int]]:
+    def dense_of_padded(self, image: Tensor, size: tuple[int, int], plan: WholeImage) -> ScoreMap:
         """Return features as whole-image inference sees them: the image is padded before it is squashed.
 
         Args:
             image: [3, h, w] RGB, 0..255.
             size: (height, width) of the wanted result.
-            divisor: the image is padded (right, bottom) to a multiple of this.
-            crop_padding: see :func:`ovrs.inference.whole_image_scores`.
+            plan: how the image is padded, and whether the padding is cut off the result.
 
         Returns:
-            [C, h', w'] features, not normalised, and the size to which their scores are enlarged before the first
-            ``height`` rows and ``width`` columns are cut out.
+            [C, h', w'] features, not normalised, in the place of scores, and the size to which their scores are
+            enlarged.
         """
-        ((features, full),) = whole_image_scores(
-            [self._normalise(image)], [size], self._encode, divisor, crop_padding=crop_padding
-        )
-        return features, full
+        images = [self._normalise(image)]
+        encoded = ((keys, self._encode(views)) for keys, views in plan.views(images))
+        return plan.merge([tuple(image.shape[-2:])], [size], encoded)[0]
 
     def classes(self, class_strings: Sequence[str]) -> Tensor:
         """Return [T, C] class embeddings, the mean over templates, not normalised."""
         vocabulary = Vocabulary.from_strings(class_strings, self.templates)
         with torch.inference_mode(), _exact_fp32():
-            return self._text_bank(self.vlm, vocabulary).embeddings.mean(dim=1)
+            return self._text_bank(self.vlm, vocabulary).per_class.mean(dim=1)
 
     def _normalise(self, image: Tensor) -> Tensor:
         return (image.to(self.device).float() - self._mean) / self._std
@@ -131,7 +123,7 @@ class FrozenTower:
         size = (self.side, self.side)
         images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         with torch.inference_mode(), _exact_fp32():
-            return self.vlm.encode_image(images, _REQUEST).dense.float()
+            return self.vlm(images, _REQUEST).dense.float()
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
-from ovrs.channel_ranking import ChannelRanking, RankingError, channel_count
 from ovrs.evaluation import ConfusionMatrix
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking, RankingError, channel_count
 from ovrs.ranking.labelled import labelled_set
 from ovrs.ranking.study import new_figure, write_study
 from ovrs.ranking.tower import FrozenTower

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from ovrs.channel_ranking import ChannelRanking
 from ovrs.data import Record, SegmentationMapper
 from ovrs.evaluation import ConfusionMatrix
-from ovrs.inference import label_map
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking
+from ovrs.inference import WholeImage
 from ovrs.ranking.labelled import progress
 from ovrs.ranking.tower import FrozenTower
+from ovrs.scores import ScoreRule
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,15 @@ class Scene:
     truth: Tensor
     enlarged: tuple[int, int]
 
+    def labels(self, scores: Tensor) -> Tensor:
+        """Return the label map [H, W] of [T, h, w] scores."""
+        height, width = self.truth.shape
+        labels, _ = ScoreRule().label_map(scores, self.enlarged)
+        return labels[:height, :width]
+
     def count(self, scores: Tensor, matrix: ConfusionMatrix) -> None:
         """Enter the label map of [T, h, w] scores into a confusion matrix."""
-        height, width = self.truth.shape
-        labels, _ = label_map(scores, self.enlarged)
-        matrix.update(self.truth, labels[:height, :width])
+        matrix.update(self.truth, self.labels(scores))
 
 
 def scenes(cfg: CfgNode, tower: FrozenTower, records: Sequence[Record], task: str) -> Iterator[Scene]:
@@ -53,13 +58,12 @@ def scenes(cfg: CfgNode, tower: FrozenTower, records: Sequence[Record], task: st
         DataError: a file that cannot be read.
     """
     mapper = SegmentationMapper(cfg, False, dataset_names=sorted({record["dataset"] for record in records}))
+    plan = WholeImage(cfg.INPUT.SIZE_DIVISIBILITY, cfg.TEST.CROP_PADDING)
     for record in progress(records, task):
         sample = mapper(record)
         size = (sample["height"], sample["width"])
-        features, enlarged = tower.dense_of_padded(
-            sample["image"], size, cfg.INPUT.SIZE_DIVISIBILITY, cfg.TEST.CROP_PADDING
-        )
-        yield Scene(features, sample["sem_seg"].to(tower.device), enlarged)
+        found = tower.dense_of_padded(sample["image"], size, plan)
+        yield Scene(found.scores, sample["sem_seg"].to(tower.device), found.full)
 
 
 def similarity(features: Tensor, words: Tensor, channels: Tensor | slice = slice(None)) -> Tensor:

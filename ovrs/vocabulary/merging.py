@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-from ovrs.vocabulary.vocabulary import SYNONYM_SEPARATOR, VocabularyError
-
-_WORD_BREAKS = re.compile(r"[-_\s]+")
-
-
-def normalised_word(word: str) -> str:
-    """Return a word as it is compared: lower case, with "-", "_" and runs of spaces as one space.
-
-    Nothing else is done. Plurals stay, since "car" and "cars" may be two decisions of two authors.
-
-    Examples:
-        >>> normalised_word(" Low-Vegetation")
-        'low vegetation'
-    """
-    return _WORD_BREAKS.sub(" ", word).strip().lower()
+from ovrs.errors import VocabularyError
+from ovrs.vocabulary.vocabulary import normalised_word, words_of
 
 
 def merge_classes(class_lists: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
@@ -48,7 +34,7 @@ def merge_classes(class_lists: Mapping[str, Sequence[str]]) -> tuple[tuple[str, 
     for source, classes in class_lists.items():
         taken: dict[int, str] = {}
         for text in classes:
-            words = [normalised_word(word) for word in text.split(SYNONYM_SEPARATOR)]
+            words = [normalised_word(word) for word in words_of(text)]
             found = sorted({owner[word] for word in words if word in owner})
             if len(found) > 1:
                 raise VocabularyError(

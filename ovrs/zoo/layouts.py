@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ovrs.backbones.attention import fuse_split_attention, split_fused_attention
-from ovrs.backbones.state_dict import WeightsError
+from ovrs.errors import WeightsError
 
 
 @dataclass(frozen=True)

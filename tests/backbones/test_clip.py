@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ovrs.backbones import OpenClipVLM, WeightsError, build_vlm
+from ovrs.backbones import OpenClipVLM, build_vlm
 from ovrs.backbones.finetune import VLM_MODES, set_trainable
 from ovrs.backbones.position_embedding import adapt_position_embedding
 from ovrs.config import get_cfg
-from ovrs.structures import FeatureRequest
-from ovrs.vocabulary import VocabularyError
+from ovrs.errors import ConfigError, VocabularyError, WeightsError
+from ovrs.structures import TowerRequest
 
 SENTENCES = ["A photo of a road in the scene", "sea", "a tree, seen from above, beside a low building."]
 LAST = 3  # the tiny CLIP's last image block
+DENSE = TowerRequest(dense="class_residual")
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def reference_dense(clip: nn.Module, image: torch.Tensor, residual: str) -> torc
 def test_block_outputs_are_open_clips(build):
     clip, vlm = build()
     image = torch.randn(2, 3, 32, 32)
-    found = vlm.encode_image(image, FeatureRequest(vlm_blocks=(0, 2))).blocks
+    found = vlm(image, TowerRequest((0, 2), "class_residual")).blocks
     expected = clip.visual.forward_intermediates(image, indices=[0, 2])["image_intermediates"]
     assert list(found) == [0, 2]
     for ours, theirs in zip(found.values(), expected, strict=True):
@@ -84,7 +85,7 @@ def test_block_outputs_are_open_clips(build):
 def test_dense_map_is_the_value_only_last_block_in_the_joint_space(build, residual):
     clip, vlm = build()
     image = torch.randn(2, 3, 32, 32)
-    found = vlm.encode_image(image, FeatureRequest(dense=residual)).dense
+    found = vlm(image, TowerRequest(dense=residual)).dense
     assert found.shape == (2, 16, 4, 4)
     torch.testing.assert_close(found, reference_dense(clip, image, residual), rtol=1e-4, atol=1e-5)
 
@@ -94,7 +95,7 @@ def test_dense_map_is_the_value_only_last_block_in_the_joint_space(build, residu
 def test_other_sizes_use_resized_positions(build, size):
     clip, vlm = build(input_size=0)
     image = torch.randn(1, 3, *size)
-    features = vlm.encode_image(image, FeatureRequest(vlm_blocks=(1,)))
+    features = vlm(image, TowerRequest((1,), "class_residual"))
     grid = (size[0] // 8, size[1] // 8)
     table = adapt_position_embedding(clip.visual.positional_embedding, grid)
     clip.visual.positional_embedding = nn.Parameter(table)
@@ -106,29 +107,29 @@ def test_other_sizes_use_resized_positions(build, size):
 @torch.no_grad()
 def test_pixels_beyond_the_last_whole_patch_are_not_seen(tiny_vlm):
     image = torch.randn(1, 3, 38, 33)
-    whole = tiny_vlm.encode_image(image, FeatureRequest()).dense
-    assert torch.equal(whole, tiny_vlm.encode_image(image[:, :, :32, :32], FeatureRequest()).dense)
+    whole = tiny_vlm(image, DENSE).dense
+    assert torch.equal(whole, tiny_vlm(image[:, :, :32, :32], DENSE).dense)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("residual", "unchanged"), [("class_residual", True), ("token_residual", False)])
 def test_class_residual_ignores_what_the_norm_removes_from_patch_tokens(tiny_vlm, residual, unchanged):
     """The last block's first norm removes an offset and a positive factor that all channels of a token share."""
-    request = FeatureRequest(dense=residual)
+    request = TowerRequest(dense=residual)
     image = torch.randn(1, 3, 32, 32)
-    before = tiny_vlm.encode_image(image, request).dense
+    before = tiny_vlm(image, request).dense
 
     def disturb_patches(module, inputs, output):
         factors, offsets = torch.rand(1, 16, 1) * 3 + 1, torch.randn(1, 16, 1)
         return torch.cat([output[:, :1], output[:, 1:] * factors + offsets], dim=1)
 
     tiny_vlm.clip.visual.transformer.resblocks[LAST - 1].register_forward_hook(disturb_patches)
-    after = tiny_vlm.encode_image(image, request).dense
+    after = tiny_vlm(image, request).dense
     assert torch.allclose(after, before, atol=1e-3) == unchanged
 
 
 def test_last_query_has_no_gradient_and_the_value_has(tiny_vlm):
-    tiny_vlm.encode_image(torch.randn(1, 3, 32, 32), FeatureRequest()).dense.std().backward()
+    tiny_vlm(torch.randn(1, 3, 32, 32), DENSE).dense.std().backward()
     blocks = tiny_vlm.clip.visual.transformer.resblocks
     assert blocks[LAST].attn.q_proj_weight.grad is None
     assert blocks[LAST].attn.v_proj_weight.grad.abs().max() > 0
@@ -138,18 +139,122 @@ def test_last_query_has_no_gradient_and_the_value_has(tiny_vlm):
 @torch.no_grad()
 def test_image_of_a_batch_is_encoded_as_alone(tiny_vlm):
     images = torch.randn(3, 3, 32, 32)
-    request = FeatureRequest(vlm_blocks=(1,))
-    batch = tiny_vlm.encode_image(images, request)
+    request = TowerRequest((1,), "class_residual")
+    batch = tiny_vlm(images, request)
     for index in range(3):
-        alone = tiny_vlm.encode_image(images[index : index + 1], request)
+        alone = tiny_vlm(images[index : index + 1], request)
         torch.testing.assert_close(batch.dense[index], alone.dense[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(batch.blocks[1][index], alone.blocks[1][0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", [LAST, 7, -1])
-def test_block_without_output_is_refused(tiny_vlm, block):
-    with pytest.raises(ValueError, match=rf"CLIP blocks \[{block}\] asked for; a tower of 4 has 0\.\.2"):
-        tiny_vlm.encode_image(torch.randn(1, 3, 32, 32), FeatureRequest(vlm_blocks=(block,)))
+@pytest.mark.parametrize("block", [LAST + 1, 7, -1])
+def test_block_that_does_not_exist_is_refused(tiny_vlm, block):
+    with pytest.raises(ConfigError, match=rf"blocks \[{block}\] of OpenClipVLM asked for; a tower of 4 has 0\.\.3"):
+        tiny_vlm(torch.randn(1, 3, 32, 32), TowerRequest((block,), "class_residual"))
+
+
+def test_dense_form_of_another_family_is_refused(tiny_vlm):
+    with pytest.raises(ConfigError, match=r"TowerRequest\.dense of OpenClipVLM must be one of .*, got 'final_norm'"):
+        tiny_vlm(torch.randn(1, 3, 32, 32), TowerRequest(dense="final_norm"))
+
+
+# ---------------------------------------------------------------------- class token and last block
+
+
+@torch.no_grad()
+def test_token_is_open_clips_image_embedding(build):
+    clip, vlm = build()
+    image = torch.randn(2, 3, 32, 32)
+    features = vlm(image, TowerRequest(dense="none", token=True))
+    assert features.dense is None
+    torch.testing.assert_close(features.token, clip.encode_image(image), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_token_and_last_block_change_nothing_else(build):
+    _, vlm = build()
+    image = torch.randn(2, 3, 32, 32)
+    alone = vlm(image, TowerRequest((1,), "token_residual"))
+    together = vlm(image, TowerRequest((1, LAST), "token_residual", token=True, last_block=True))
+    assert torch.equal(together.dense, alone.dense)
+    assert torch.equal(together.blocks[1], alone.blocks[1])
+
+
+@torch.no_grad()
+def test_block_output_of_the_last_block_is_the_plain_blocks(build):
+    clip, vlm = build()
+    image = torch.randn(2, 3, 32, 32)
+    found = vlm(image, TowerRequest((LAST,), "none")).blocks[LAST]
+    expected = clip.visual.forward_intermediates(image, indices=[LAST])["image_intermediates"][0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [
+        (TowerRequest((1, 0), "none"), 2),
+        (TowerRequest(dense="none"), 0),
+        (TowerRequest(dense="none", last_block=True), 3),
+        (TowerRequest((0,), "class_residual"), 3),
+        (TowerRequest(dense="none", token=True), 4),
+    ],
+    ids=["blocks", "nothing", "last block", "dense", "token"],
+)
+def test_blocks_behind_what_is_wanted_are_not_run(tiny_vlm, wanted, count):
+    ran = []
+    for index, block in enumerate(tiny_vlm.visual.transformer.resblocks):
+        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    tiny_vlm(torch.randn(1, 3, 32, 32), wanted)
+    assert ran == list(range(count))
+
+
+def last_block_of(vlm, image):
+    return vlm(image, TowerRequest(dense="none", last_block=True)).last_block
+
+
+@torch.no_grad()
+def test_last_block_with_its_own_attention_is_the_plain_block(build):
+    """softmax(q k') v, closed with residuals and MLP: the block as CLIP has it, patches and class token."""
+    _, vlm = build(input_size=0)
+    image = torch.randn(2, 3, 32, 48)
+    plain = vlm(image, TowerRequest((LAST,), "none", token=True))
+    block = last_block_of(vlm, image)
+    q, k, v = block.qkv()
+    assert q.shape == k.shape == v.shape == (2, 2, 1 + 4 * 6, 16)
+    tokens = block.close((q @ k.mT / 16**0.5).softmax(dim=-1) @ v, residual=True)
+    patches = tokens[:, 1:].transpose(1, 2).unflatten(2, block.grid)
+    torch.testing.assert_close(patches, plain.blocks[LAST], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(block.joint(tokens[:, 0]), plain.token, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_last_block_with_every_token_to_itself_is_the_dense_map(build):
+    """MaskCLIP: identity attention; closed with residuals and MLP it is the tower's own dense map."""
+    clip, vlm = build()
+    image = torch.randn(2, 3, 32, 32)
+    block = last_block_of(vlm, image)
+    values = block.qkv()[2]
+    found = block.joint(block.close(values, residual=True))[:, 1:].transpose(1, 2).unflatten(2, block.grid)
+    torch.testing.assert_close(found, reference_dense(clip, image, "token_residual"), rtol=1e-4, atol=1e-5)
+
+    bare = block.joint(block.close(values[:, :, 1:])).transpose(1, 2).unflatten(2, block.grid)
+    module = clip.visual.transformer.resblocks[LAST]
+    weight, bias = module.attn.in_proj_weight.chunk(3)[2], module.attn.in_proj_bias.chunk(3)[2]
+    expected = module.attn.out_proj(F.linear(module.ln_1(block.input[:, 1:]), weight, bias))
+    expected = (clip.visual.ln_post(expected) @ clip.visual.proj).transpose(1, 2).unflatten(2, block.grid)
+    torch.testing.assert_close(bare, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_last_block_follows_what_happens_to_features(tiny_vlm):
+    features = tiny_vlm(torch.randn(3, 3, 32, 32), TowerRequest((0,), "class_residual", token=True, last_block=True))
+    part = features.map(lambda tensor: tensor[1:])
+    assert torch.equal(part.last_block.input, features.last_block.input[1:])
+    assert all(torch.equal(a, b[1:]) for a, b in zip(part.last_block.qkv(), features.last_block.qkv(), strict=True))
+    assert torch.equal(part.dense, features.dense[1:])
+    assert torch.equal(part.token, features.token[1:])
+    assert torch.equal(part.blocks[0], features.blocks[0][1:])
 
 
 def test_spec_tells_the_shape_of_the_tower(tiny_vlm):
@@ -176,19 +281,22 @@ def test_adapted_positions_see_what_resized_ones_see(tiny_cfg):
         torch.manual_seed(1)
         vlm = build_vlm(tiny_cfg)
         tables[rule] = vlm.clip.visual.positional_embedding.shape
-        maps[rule] = vlm.encode_image(image, FeatureRequest()).dense
+        maps[rule] = vlm(image, DENSE).dense
     assert tables == {"runtime": (1 + 4 * 4, 32), "adapted": (1 + 6 * 6, 32)}
     torch.testing.assert_close(maps["adapted"], maps["runtime"])
 
 
 @pytest.mark.parametrize(
     ("rule", "size", "reason"),
-    [("adapted", 0, "needs one input size; set MODEL.VLM.INPUT_SIZE"), ("load", 32, "must be 'runtime' or 'adapted'")],
+    [
+        ("adapted", 0, "needs one input size; set MODEL.VLM.INPUT_SIZE"),
+        ("load", 32, "must be one of runtime, adapted, got 'load'"),
+    ],
 )
 def test_position_rule_that_cannot_be_followed_is_refused(tiny_cfg, rule, size, reason):
     tiny_cfg.MODEL.VLM.POSITION_EMBEDDING = rule
     tiny_cfg.MODEL.VLM.INPUT_SIZE = size
-    with pytest.raises(WeightsError, match=f"MODEL.VLM.POSITION_EMBEDDING .*{reason}"):
+    with pytest.raises(ConfigError, match=f"MODEL.VLM.POSITION_EMBEDDING .*{reason}"):
         build_vlm(tiny_cfg)
 
 
@@ -301,7 +409,7 @@ def test_image_tower_without_a_dense_form_is_refused(write_arch, vision):
 
 @torch.no_grad()
 def test_published_sizes():
-    """gsnet spec, sections 8.1 and 13.1; built without memory."""
+    """Counted in the original GSNet; built without memory."""
     with torch.device("meta"):
         vlm = build_vlm(get_cfg(), load_weights=False)
     assert sum(p.numel() for p in vlm.parameters()) == 149_620_737
@@ -324,7 +432,7 @@ def test_recomputing_blocks_changes_no_gradient(tiny_vlm, mode):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            features = tiny_vlm.encode_image(image, FeatureRequest(vlm_blocks=(0, 1)))
+            features = tiny_vlm(image, TowerRequest((0, 1), "class_residual"))
             loss = features.dense.square().mean() + features.blocks[1].square().mean()
         kept[recompute] = sum(saved)
         gradients[recompute] = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from ovrs.backbones import build_prior, build_vlm
+from ovrs.backbones import DinoPrior, build_vlm
 from ovrs.backbones.finetune import PRIOR_MODES, VLM_MODES, set_trainable
-from ovrs.structures import FeatureRequest
+from ovrs.errors import ConfigError
+from ovrs.structures import TowerRequest
 
 PARTS = {
     "qv": ("q_proj_weight", "v_proj_weight"),
@@ -98,7 +99,7 @@ def test_default_is_the_published_mode(tiny_vlm, tiny_prior):
 )
 def test_prior_mode_trains_exactly_these_tensors(tiny_cfg, mode, names):
     tiny_cfg.MODEL.PRIOR.FINETUNE = mode
-    vit = build_prior(tiny_cfg).vit
+    vit = DinoPrior(tiny_cfg).vit
     everything = {name for name, _ in vit.named_parameters()}
     assert trained(vit) == (everything if names is None else names)
     assert len(everything) > 40
@@ -107,19 +108,19 @@ def test_prior_mode_trains_exactly_these_tensors(tiny_cfg, mode, names):
 @pytest.mark.parametrize("key", ["VLM.FINETUNE_IMAGE", "VLM.FINETUNE_TEXT"])
 def test_unknown_mode_names_the_key_and_the_known_modes(tiny_cfg, key):
     tiny_cfg.MODEL.VLM[key.partition(".")[2]] = "atention"
-    with pytest.raises(ValueError, match=rf"MODEL\.{key} is 'atention'; known modes are {', '.join(VLM_MODES)}\."):
+    with pytest.raises(ConfigError, match=rf"MODEL\.{key} must be one of {', '.join(VLM_MODES)}, got 'atention'\."):
         build_vlm(tiny_cfg)
 
 
 def test_unknown_mode_of_the_prior_names_the_key(tiny_cfg):
     tiny_cfg.MODEL.PRIOR.FINETUNE = "freeze"
-    with pytest.raises(ValueError, match=rf"PRIOR\.FINETUNE is 'freeze'; known modes are {', '.join(PRIOR_MODES)}"):
-        build_prior(tiny_cfg)
+    with pytest.raises(ConfigError, match=rf"PRIOR\.FINETUNE must be one of {', '.join(PRIOR_MODES)}, got 'freeze'"):
+        DinoPrior(tiny_cfg)
 
 
 def test_mode_that_matches_nothing_is_refused():
     linear = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="KEY is 'attention', but this tower has no parameter of that kind"):
+    with pytest.raises(ConfigError, match="KEY is 'attention', but this tower has no parameter of that kind"):
         set_trainable(linear.named_parameters(), "attention", VLM_MODES, "KEY")
 
 
@@ -129,7 +130,7 @@ def test_frozen_tensors_stay_bit_for_bit_under_weight_decay(tiny_vlm):
     optimizer = torch.optim.AdamW(tiny_vlm.parameters(), lr=0.1, weight_decay=0.5)
     for _ in range(2):
         optimizer.zero_grad()
-        dense = tiny_vlm.encode_image(torch.randn(1, 3, 32, 32), FeatureRequest()).dense
+        dense = tiny_vlm(torch.randn(1, 3, 32, 32), TowerRequest(dense="class_residual")).dense
         (dense.std() + tiny_vlm.encode_text(["sea", "road"]).std()).backward()
         optimizer.step()
     changed = {name for name, tensor in tiny_vlm.clip.state_dict().items() if not torch.equal(tensor, before[name])}

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from ovrs.backbones import WeightsError, build_vlm
+from ovrs.backbones import build_vlm
 from ovrs.backbones.finetune import VLM_MODES
-from ovrs.vocabulary import VocabularyError
+from ovrs.errors import VocabularyError, WeightsError
 
 transformers = pytest.importorskip("transformers", reason="extra 'demo' is not installed")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sea", "road", "a", "photo", "of"]
@@ -66,6 +66,7 @@ def test_long_sentence_is_refused_not_cut(bert_cfg):
 
 @pytest.mark.parametrize(("mode", "trains"), [("frozen", False), ("all", True)])
 def test_dropout_of_the_text_tower_is_on_only_while_it_trains(bert_cfg, mode, trains):
+    bert_cfg.MODEL.VLM.FINETUNE_IMAGE = "attention"
     bert_cfg.MODEL.VLM.FINETUNE_TEXT = mode
     vlm = build_vlm(bert_cfg).train()
     assert vlm.training
@@ -73,6 +74,10 @@ def test_dropout_of_the_text_tower_is_on_only_while_it_trains(bert_cfg, mode, tr
     assert vlm.clip.text.training == trains
     same = torch.equal(vlm.encode_text(["a road"]), vlm.encode_text(["a road"]))
     assert same != trains
+
+
+def test_frozen_model_stays_in_evaluation_mode(bert_cfg):
+    assert not any(module.training for module in build_vlm(bert_cfg).train().modules())
 
 
 ATTENTION = {f"self.{part}.{kind}" for part in ("query", "key", "value") for kind in ("weight", "bias")} | {

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovrs.backbones.position_embedding import adapt_position_embedding
+from ovrs.backbones import OpenClipVLM, position_embedding
+from ovrs.backbones.position_embedding import PositionTables, adapt_position_embedding
+from ovrs.structures import TowerRequest
 
 NATIVE, WIDTH = 28, 5
 
@@ -81,3 +83,87 @@ def test_gradient_reaches_every_position(embedding):
 def test_grid_that_is_no_square_is_refused():
     with pytest.raises(ValueError, match="of 13 rows is not 1"):
         adapt_position_embedding(torch.randn(13, WIDTH), (4, 4))
+
+
+# ---------------------------------------------------------------------- once per grid
+
+
+@pytest.fixture
+def resizes(monkeypatch):
+    """The grids of all tables that are resized."""
+    grids = []
+
+    def counted(embedding, grid, rule="size"):
+        grids.append(grid)
+        return adapt_position_embedding(embedding, grid, rule)
+
+    monkeypatch.setattr(position_embedding, "adapt_position_embedding", counted)
+    return grids
+
+
+@pytest.fixture
+def parameter(embedding):
+    return torch.nn.Parameter(embedding)
+
+
+@pytest.mark.parametrize("rule", ["size", "dino"])
+def test_table_is_resized_once_per_grid_and_bit_for_bit(parameter, resizes, rule):
+    tables = PositionTables(rule)
+    with torch.inference_mode():
+        for grid in [(48, 48), (14, 20), (48, 48), (14, 20)] * 3:
+            assert torch.equal(tables(parameter, grid), adapt_position_embedding(parameter, grid, rule))
+        assert tables(parameter[None], (48, 48)).shape == (1 + 48 * 48, WIDTH)
+    assert sorted(resizes[:2]) == [(14, 20), (48, 48)]
+    assert len(resizes) <= 3
+
+
+def test_table_in_another_type_is_cast_once(parameter, resizes):
+    tables = PositionTables()
+    with torch.no_grad():
+        found = [tables(parameter, (48, 48), torch.bfloat16) for _ in range(2)]
+    assert found[0] is found[1]
+    assert torch.equal(found[0], adapt_position_embedding(parameter, (48, 48)).bfloat16())
+
+
+def test_frozen_table_is_remembered_in_training(parameter, resizes):
+    tables = PositionTables()
+    parameter.requires_grad_(False)
+    for _ in range(3):
+        tables(parameter, (48, 48))
+    assert len(resizes) == 1
+
+
+@pytest.mark.parametrize("options", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
+def test_trained_table_is_resized_every_time_and_seen_by_evaluations(parameter, resizes, options):
+    tables = PositionTables()
+    optimizer = torch.optim.AdamW([parameter], lr=0.1, **options)
+    for _ in range(2):
+        with torch.inference_mode():
+            found = tables(parameter, (48, 48))
+            assert torch.equal(found, adapt_position_embedding(parameter, (48, 48)))
+        optimizer.zero_grad()
+        tables(parameter, (48, 48)).square().sum().backward()
+        assert (parameter.grad.abs().sum(dim=1) > 0).all()
+        optimizer.step()
+    assert len(resizes) == 4
+
+
+def test_table_remembered_in_an_evaluation_can_be_trained_beside(parameter):
+    tables = PositionTables()
+    parameter.requires_grad_(False)
+    with torch.inference_mode():
+        tables(parameter, (48, 48))
+    scale = torch.ones((), requires_grad=True)
+    (tables(parameter, (48, 48)) * scale).square().sum().backward()
+    assert scale.grad > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["tiny_vlm", "tiny_prior"])
+def test_tower_resizes_once_for_many_images_of_a_size(request, resizes, name):
+    tower = request.getfixturevalue(name)
+    wanted = TowerRequest(dense="class_residual" if isinstance(tower, OpenClipVLM) else "final_norm")
+    images = torch.randn(3, 3, 48, 64)
+    first = [tower(image[None], wanted).dense for image in images]
+    assert len(resizes) == 1
+    assert torch.equal(tower(images[:1], wanted).dense, first[0])

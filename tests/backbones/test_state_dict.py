@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ovrs.backbones import DinoPrior, WeightsError, build_prior, build_vlm
+from ovrs.backbones import DinoPrior, Dinov3Prior, build_towers, build_vlm
 from ovrs.backbones.state_dict import load_strictly, read_state_dict, sha256_of_file
-from ovrs.structures import FeatureRequest
+from ovrs.errors import WeightsError
+from ovrs.structures import TowerRequest
 
 
 @pytest.fixture
@@ -102,14 +103,14 @@ def detectron2_checkpoint(state):
 FORMATS = [plain, state_dict_of_a_wrapped_model, dino_training, backbone_with_head, detectron2_checkpoint]
 
 
-def check_dino(cfg, path, state, caplog):
+def check_dino(cfg, path, state, caplog, tower=DinoPrior):
     cfg.MODEL.PRIOR.WEIGHTS = str(path)
     with caplog.at_level(logging.WARNING, logger="ovrs"):
-        prior = build_prior(cfg)
+        prior = tower(cfg)
     assert "not used" not in caplog.text
     for name, tensor in prior.vit.state_dict().items():
         assert torch.equal(tensor, state[name].float()), name
-    assert prior(torch.randn(1, 3, 32, 32), FeatureRequest()).dense.isfinite().all()
+    assert prior(torch.randn(1, 3, 32, 32), TowerRequest()).dense.isfinite().all()
 
 
 @pytest.mark.parametrize("wrap", FORMATS, ids=lambda wrap: wrap.__name__)
@@ -141,7 +142,7 @@ def test_metas_names_of_dinov3_become_timms(tiny_cfg, folder, caplog):
     tiny_cfg.MODEL.PRIOR.NAME = "Dinov3Prior"
     tiny_cfg.MODEL.PRIOR.ARCH = "vit_small_patch16_dinov3"
     tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 2, "embed_dim", 32, "num_heads", 2, "img_size", 32]
-    state = {name: torch.randn_like(tensor) for name, tensor in build_prior(tiny_cfg).vit.state_dict().items()}
+    state = {name: torch.randn_like(tensor) for name, tensor in Dinov3Prior(tiny_cfg).vit.state_dict().items()}
     renames = {"reg_token": "storage_tokens", "gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"}
     metas = {}
     for name, tensor in state.items():
@@ -152,9 +153,9 @@ def test_metas_names_of_dinov3_become_timms(tiny_cfg, folder, caplog):
     metas |= {"mask_token": torch.zeros(1, 32), "rope_embed.periods": torch.zeros(4)}
     metas |= {f"blocks.{i}.attn.qkv.bias_mask": torch.zeros(96) for i in range(2)}
     torch.save(metas, folder / "dinov3.pth")
-    check_dino(tiny_cfg, folder / "dinov3.pth", state, caplog)
+    check_dino(tiny_cfg, folder / "dinov3.pth", state, caplog, Dinov3Prior)
     torch.save(state, folder / "timm.pth")
-    check_dino(tiny_cfg, folder / "timm.pth", state, caplog)
+    check_dino(tiny_cfg, folder / "timm.pth", state, caplog, Dinov3Prior)
 
 
 def check_clip(cfg, path, state, caplog):
@@ -247,7 +248,7 @@ def test_pickled_code_is_refused_and_not_run(tiny_cfg, dino_state, folder, save,
         torch.save(content, path, _use_new_zipfile_serialization=save == "torch")
     tiny_cfg.MODEL.PRIOR.WEIGHTS = str(path)
     with pytest.raises(WeightsError, match=r"bomb\.pth cannot be read as .* contains code, which is never run"):
-        build_prior(tiny_cfg)
+        DinoPrior(tiny_cfg)
     assert not victim.exists()
 
 
@@ -337,7 +338,7 @@ def test_weights_of_another_architecture_name_tensor_and_both_shapes(tiny_cfg, d
     tiny_cfg.MODEL.PRIOR.WEIGHTS = str(folder / "small.pt")
     tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS[5] = 48  # embed_dim
     with pytest.raises(WeightsError) as error:
-        build_prior(tiny_cfg)
+        DinoPrior(tiny_cfg)
     message = str(error.value)
     assert str(folder / "small.pt") in message
     assert "cls_token is (1, 1, 24), the model's is (1, 1, 48)" in message
@@ -351,7 +352,7 @@ def test_missing_tensors_are_counted_and_named(tiny_cfg, dino_state, folder):
     missing = len(dino_state) - len(shallow)
     assert missing > 0
     with pytest.raises(WeightsError, match=rf"{missing} of {len(dino_state)} tensors are missing, .*blocks\.3\.norm1"):
-        build_prior(tiny_cfg)
+        DinoPrior(tiny_cfg)
 
 
 def test_clip_of_another_architecture_is_refused(tiny_cfg, clip_state, folder):
@@ -387,7 +388,7 @@ def test_checkpoint_fills_the_tower_without_its_own_weights(tiny_cfg):
     tiny_cfg.MODEL.PRIOR.WEIGHTS = "rsib/ViT-B-8"
     tiny_cfg.MODEL.PRIOR.ARCH = "vit_base_patch8_224.dino"
     tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 1]
-    assert isinstance(build_prior(tiny_cfg, load_weights=False), DinoPrior)
+    assert isinstance(build_towers(tiny_cfg, load_weights=False)["prior"], DinoPrior)
 
 
 def test_sum_is_sha256(tmp_path):

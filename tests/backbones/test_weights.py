@@ -8,8 +8,9 @@ import pytest
 import timm
 import torch
 
-from ovrs.backbones import CATALOGUE, WeightsError, build_prior, build_vlm
+from ovrs.backbones import CATALOGUE, DinoPrior, build_vlm
 from ovrs.backbones.weights import WeightsEntry, choose_activation, fetch, find_entry
+from ovrs.errors import ConfigError, WeightsError
 
 QUICK = WeightsEntry("ViT-B-16", "here", "MIT", activation="quick_gelu")
 EXACT = WeightsEntry("ViT-B-16", "here", "MIT", activation="gelu")
@@ -130,7 +131,7 @@ def test_local_file_without_activation_is_refused(tiny_cfg, tmp_path):
 
 
 def test_unknown_activation_is_refused():
-    with pytest.raises(WeightsError, match=r"ACTIVATION must be 'quick_gelu', 'gelu' or '', got 'relu'"):
+    with pytest.raises(ConfigError, match=r"MODEL\.VLM\.ACTIVATION must be one of quick_gelu, gelu, got 'relu'"):
         choose_activation("relu", "", None, "gelu")
 
 
@@ -226,4 +227,4 @@ def test_failed_download_by_timm_says_what_to_do(tiny_cfg, monkeypatch, tmp_path
     tiny_cfg.MODEL.PRIOR.ARCH = entry.arch
     tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 1]
     with pytest.raises(WeightsError, match=r"downloading vit_tiny_patch16_224.* from a hub failed .* set MODEL\.PRIOR"):
-        build_prior(tiny_cfg)
+        DinoPrior(tiny_cfg)

@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 
 import ovrs.segmenter
-from ovrs.backbones import CATALOGUE, build_prior, build_vlm
+from ovrs.backbones import CATALOGUE, build_towers
 from ovrs.backbones.weights import choose_activation, find_entry
 from ovrs.config import list_papers, load_config, load_paper
 from ovrs.data import built_in_cards
@@ -38,15 +38,14 @@ def build_once(built, monkeypatch):
 
     def sharing(build):
         def build_or_share(cfg, **options):
-            key = (build, cfg.MODEL.VLM.dump(), cfg.MODEL.PRIOR.dump())
+            key = tuple(cfg.MODEL[name].dump() for name in ("VLM", "PRIOR", "COMPANION"))
             if key not in built:
                 built[key] = build(cfg, **options)
             return built[key]
 
         return build_or_share
 
-    monkeypatch.setattr(ovrs.segmenter, "build_vlm", sharing(build_vlm))
-    monkeypatch.setattr(ovrs.segmenter, "build_prior", sharing(build_prior))
+    monkeypatch.setattr(ovrs.segmenter, "build_towers", sharing(build_towers))
 
 
 @pytest.fixture(params=[*FILES, *ROWS])

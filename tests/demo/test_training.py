@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ovrs.channel_ranking import ChannelRanking
 from ovrs.demo import DemoFailed, DemoScenes, report_of, train_on_scenes
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
 SHORT = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "MODEL.DEVICE", "cpu"]

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ovrs.backbones import WeightsError
 from ovrs.engine import CheckpointStore, build_model, load_weights
+from ovrs.errors import WeightsError
 from ovrs.zoo.layouts import LAYOUTS
 
 CONTENT = {"model": {"w": torch.ones(3)}, "optimizer": {}, "scaler": {}, "iteration": 5, "seed": 1}

@@ -8,9 +8,9 @@ from detectron2.engine.train_loop import HookBase
 from PIL import Image
 from same_state import assert_same
 
-from ovrs.backbones import WeightsError
 from ovrs.data import resolve_datasets
 from ovrs.engine import CheckpointStore, Trainer, TrainingDiverged, evaluate
+from ovrs.errors import WeightsError
 from ovrs.losses import BinaryCrossEntropy
 from ovrs.structures import IGNORE_LABEL
 

@@ -1,4 +1,4 @@
-"""The fusions of two cost volumes and the uncertainty gate as formulas (sections 5 and 13.1 of the dr_seg spec).
+"""The fusions of two cost volumes and the uncertainty gate as formulas.
 
 Weights are those of the modules under test; every class is treated alone.
 """
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovrs.heads.blocks.cost_fusion import CostFusion, MultiScaleFusion, UncertaintyGate
+from ovrs.heads.blocks.fusion import CostFusion
+from ovrs.heads.dr_seg.fusion import MultiScaleFusion, UncertaintyGate
 
 
 def naive_cost_fusion(kind: str, fusion: CostFusion, cost: Tensor, second: Tensor | None) -> Tensor:
@@ -30,6 +31,8 @@ def _one_class(kind: str, fusion: CostFusion, c: Tensor, r: Tensor | None) -> Te
     if kind == "mean":
         maps = [*c.unbind(1), *r.unbind(1)]
         return fusion.embed((sum(maps) / len(maps))[:, None])
+    if kind == "branch_mean":
+        return fusion.embed((0.5 * sum(c.unbind(1)) / c.shape[1] + 0.5 * sum(r.unbind(1)) / r.shape[1])[:, None])
     if kind == "concat":
         return fusion.embed(torch.cat([c, r], dim=1))
     if kind == "add":
@@ -41,7 +44,7 @@ def _one_class(kind: str, fusion: CostFusion, c: Tensor, r: Tensor | None) -> Te
 
 
 def naive_multi_scale(fusion: MultiScaleFusion, c: Tensor, r: Tensor) -> Tensor:
-    """Section 5, steps 4 to 6."""
+    """UGAF behind its gate, for one class."""
     original, x = fusion.embed(c), fusion.embed_second(r)
     if fusion.activation is torch.sigmoid:
         original, x = original.sigmoid(), x.sigmoid()

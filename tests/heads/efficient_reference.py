@@ -1,7 +1,6 @@
 """RSKT-Seg's aggregator layer written down naively: guidance concatenated for every class, attention spelt out.
 
-It takes its weights from the layer under test. Maps are [B, T, C, H, W]; section numbers are those of the dr_seg
-specification.
+It takes its weights from the layer under test. Maps are [B, T, C, H, W].
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from ovrs.heads.blocks.efficient import ClassFusion, GatedMlp, SpatialFusion
 def naive_efficient_layer(
     layer: AggregatorLayer, x: Tensor, appearance: Tensor, guidance: Tensor, pooling: int
 ) -> Tensor:
-    """Section 6.2; ``appearance`` [B, C, H, W], ``guidance`` [T, C]."""
+    """RS-Fusion; ``appearance`` [B, C, H, W], ``guidance`` [T, C]."""
     return naive_class_fusion(layer.classes, naive_spatial_fusion(layer.spatial, x, appearance), guidance, pooling)
 
 
 def naive_spatial_fusion(block: SpatialFusion, x: Tensor, appearance: Tensor) -> Tensor:
-    """Section 6.2, steps 1 to 4."""
+    """Its part over space."""
     attention, shape = block.attn, x.shape
     maps = _channels_last(x.flatten(0, 1))
     y = block.norm1(maps)
@@ -41,7 +40,7 @@ def naive_spatial_fusion(block: SpatialFusion, x: Tensor, appearance: Tensor) ->
 
 
 def naive_class_fusion(block: ClassFusion, x: Tensor, guidance: Tensor, pooling: int) -> Tensor:
-    """Section 6.2, steps 5 to 7."""
+    """Its part over classes."""
     batch, classes, _, height, breadth = x.shape
     pooled = F.avg_pool2d(x.flatten(0, 1), pooling)
     small = pooled.shape[-2:]

@@ -1,6 +1,6 @@
 """CAT-Seg, RSKT-Seg and DR-Seg written down naively, out of the naive parts of the other references.
 
-They take their weights from the heads under test. Section numbers are those of the dr_seg specification.
+They take their weights from the heads under test.
 """
 
 from __future__ import annotations
@@ -14,53 +14,53 @@ from gsnet_reference import naive_aggregation, naive_cost, naive_decoding, naive
 from torch import Tensor
 
 from ovrs.heads import CATSegHead, DRSegHead, RSKTSegHead
-from ovrs.structures import ImageFeatures, PriorFeatures, TextFeatures
+from ovrs.structures import TextFeatures, TowerFeatures
+
+Features = dict[str, TowerFeatures]
 
 
-def naive_cat_seg(head: CATSegHead, image: ImageFeatures, text: TextFeatures, prior: None) -> Tensor:
+def naive_cat_seg(head: CATSegHead, features: Features, text: TextFeatures) -> Tensor:
     """One cost volume, Swin layers, guidance of CLIP alone."""
     mean = F.normalize(text.embeddings.mean(dim=1), dim=-1)
-    x = naive_fusion(head.embed, [image.dense], mean[:, None] if head.mean_prompts else text.embeddings)
-    x = naive_aggregation(head.aggregator, naive_layer, x, image.dense, mean)
-    return naive_decoding(head.decoder, x, image, prior)
+    dense = features["vlm"].dense
+    x = naive_fusion(head.embed, [dense], mean[:, None] if head.mean_prompts else text.embeddings)
+    x = naive_aggregation(head.aggregator, naive_layer, x, dense, mean)
+    return naive_decoding(head.decoder, x, features)
 
 
-def naive_rskt_seg(
-    head: RSKTSegHead, image: ImageFeatures, text: TextFeatures, prior: PriorFeatures | None, fusion: str = "separate"
-) -> Tensor:
-    """Section 13.1; ``fusion`` is the head's, ``ori_only`` without the prior's cost."""
+def naive_rskt_seg(head: RSKTSegHead, features: Features, text: TextFeatures, fusion: str = "separate") -> Tensor:
+    """RS-CMA, RS-Fusion, RS-Transfer; ``fusion`` is the head's, ``ori_only`` without the prior's cost."""
     mean = F.normalize(text.embeddings.mean(dim=1), dim=-1)
-    second = None if fusion == "ori_only" else _cost(head.align(prior.dense), mean)[:, :, None]
-    x = naive_cost_fusion(fusion, head.fusion, _views(head, image, mean), second)
-    x = naive_aggregation(head.aggregator, naive_efficient_layer, x, image.dense, mean)
-    return naive_decoding(head.decoder, x, image, prior)
+    second = None if fusion == "ori_only" else _cost(head.align(features["prior"].dense), mean)[:, :, None]
+    x = naive_cost_fusion(fusion, head.fusion, _views(head, features, mean), second)
+    x = naive_aggregation(head.aggregator, naive_efficient_layer, x, features["vlm"].dense, mean)
+    return naive_decoding(head.decoder, x, features)
 
 
-def naive_dr_seg(
-    head: DRSegHead, image: ImageFeatures, text: TextFeatures, prior: PriorFeatures | None, fusion: str = "ugaf"
-) -> Tensor:
-    """Sections 3 to 6; ``fusion`` is the head's."""
+def naive_dr_seg(head: DRSegHead, features: Features, text: TextFeatures, fusion: str = "ugaf") -> Tensor:
+    """SPSD, PDGR and UGAF; ``fusion`` is the head's."""
     mean = F.normalize(text.embeddings.mean(dim=1), dim=-1)
-    original = _views(head, image, mean)
+    original = _views(head, features, mean)
     embedded = original.mean(dim=2, keepdim=True) if head.mean_rotations else original
     refined = None
     if fusion != "ori_only":
-        refined = _cost(naive_refined(head, image.dense, prior), mean)[:, :, None]
+        refined = _cost(naive_refined(head, features), mean)[:, :, None]
     if fusion == "ugaf":
         gate, _ = naive_gate(head.gate, original)
         refined = gate[:, None].to(refined) * refined
     x = naive_cost_fusion(fusion, head.fusion, embedded, refined)
-    x = naive_aggregation(head.aggregator, naive_efficient_layer, x, image.dense, mean)
-    return naive_decoding(head.decoder, x, image, prior)
+    x = naive_aggregation(head.aggregator, naive_efficient_layer, x, features["vlm"].dense, mean)
+    return naive_decoding(head.decoder, x, features)
 
 
-def naive_refined(head: DRSegHead, dense: Tensor, prior: PriorFeatures | None) -> Tensor:
-    """Sections 2.3 and 3: F_ref, channel by channel."""
+def naive_refined(head: DRSegHead, features: Features) -> Tensor:
+    """F_ref, channel by channel."""
+    dense = features["vlm"].dense
     if head.rectify is None:
         return dense
     order = head.channels.order.tolist()
     structural = order[head.channels.semantic :]
-    aligned = head.align(prior.blocks[head.graph_block])
+    aligned = head.align(features["prior"].blocks[head.graph_block])
     rectified = naive_rectification(head.rectify, dense[:, structural], aligned)
     maps = [dense[:, channel] for channel in range(dense.shape[1])]
     for place, channel in enumerate(structural):
@@ -68,9 +68,10 @@ def naive_refined(head: DRSegHead, dense: Tensor, prior: PriorFeatures | None) -
     return torch.stack(maps, dim=1)
 
 
-def _views(head: RSKTSegHead | DRSegHead, image: ImageFeatures, text: Tensor) -> Tensor:
-    """Section 4: [B, T, R, h, w]."""
-    views = image.rotated.unbind(1) if head.use_rotation else [image.dense]
+def _views(head: RSKTSegHead | DRSegHead, features: Features, text: Tensor) -> Tensor:
+    """[B, T, R, h, w] (Eq. 10 of DR-Seg)."""
+    vlm = features["vlm"]
+    views = vlm.rotated.unbind(1) if head.use_rotation else [vlm.dense]
     return torch.stack([_cost(view, text) for view in views], dim=2)
 
 

@@ -1,4 +1,4 @@
-"""Graph rectification (PDGR) written down node by node and edge by edge, as section 3 of the dr_seg specification.
+"""Graph rectification (PDGR) written down node by node and edge by edge (section 3.3 of DR-Seg).
 
 It takes its weights from the module under test, so gradients can be compared too.
 """
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovrs.heads.blocks.graph import GraphOptions, GraphRectification
+from ovrs.heads.dr_seg.graph import GraphOptions, GraphRectification
 
 Graph = list[list[int]]  # for every node, the nodes that it hears
 
@@ -33,7 +33,7 @@ def naive_rectification(module: GraphRectification, features: Tensor, prior: Ten
 
 
 def naive_graph(nodes: Tensor, grid: tuple[int, int], options: GraphOptions) -> tuple[Graph, list[list[float]]]:
-    """Section 3.1 for nodes [N, D]: the neighbours of every node, itself last, and Eq. 7."""
+    """For nodes [N, D]: the neighbours of every node, itself last, and Eq. 7."""
     count = len(nodes)
     vectors = [[float(value) for value in node] for node in nodes]
     longest = math.hypot(grid[0] - 1, grid[1] - 1)

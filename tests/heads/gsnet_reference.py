@@ -14,21 +14,20 @@ from torch import Tensor, nn
 from ovrs.heads import GSNetHead
 from ovrs.heads.blocks.aggregator import AggregatorLayer, CostAggregator
 from ovrs.heads.blocks.class_attention import ClassAttention
-from ovrs.heads.blocks.decoder import GuidedUpsampling
-from ovrs.heads.blocks.guided_decoder import GuidedDecoder
+from ovrs.heads.blocks.decoder import GuidedDecoder, GuidedUpsampling
 from ovrs.heads.blocks.swin import GuidedSwinBlock, GuidedWindowAttention
-from ovrs.structures import ImageFeatures, PriorFeatures, TextFeatures
+from ovrs.structures import TextFeatures, TowerFeatures
 
 
-def naive_head(head: GSNetHead, image: ImageFeatures, text: TextFeatures, prior: PriorFeatures | None) -> Tensor:
+def naive_head(head: GSNetHead, features: dict[str, TowerFeatures], text: TextFeatures) -> Tensor:
     """Return the [B, T, h, w] logits of a head with any fusion and any taps."""
     mean = F.normalize(text.embeddings.mean(dim=1), dim=-1)
-    streams = [image.dense] if head.use_vlm_cost else []
+    streams = [features["vlm"].dense] if head.use_vlm_cost else []
     if head.use_prior_cost:
-        streams.append(head.align(prior.dense))
+        streams.append(head.align(features["prior"].dense))
     x = naive_fusion(head.fusion, streams, mean[:, None] if head.mean_prompts else text.embeddings)
     x = naive_aggregation(head.aggregator, naive_layer, x, streams[0], mean)
-    return naive_decoding(head.decoder, x, image, prior)
+    return naive_decoding(head.decoder, x, features)
 
 
 def naive_cost(image: Tensor, text: Tensor) -> Tensor:
@@ -39,7 +38,7 @@ def naive_cost(image: Tensor, text: Tensor) -> Tensor:
 
 
 def naive_fusion(fusion: nn.Module, streams: list[Tensor], text: Tensor) -> Tensor:
-    """Spec section 3: QGFF and its ablations."""
+    """QGFF (Eq. 2-3) and its ablations."""
     name = type(fusion).__name__
     if name == "SingleCost":
         maps = fusion.embed(naive_cost(streams[0], text))
@@ -68,23 +67,22 @@ def naive_aggregation(
     return x
 
 
-def naive_decoding(decoder: GuidedDecoder, x: Tensor, image: ImageFeatures, prior: PriorFeatures | None) -> Tensor:
-    """Spec section 5, with the guidance of any towers repeated for every class."""
+def naive_decoding(decoder: GuidedDecoder, x: Tensor, features: dict[str, TowerFeatures]) -> Tensor:
+    """CAT-Seg's decoder, with the guidance of any towers repeated for every class."""
     classes = x.shape[1]
     x = x.flatten(0, 1)
-    features = {"vlm": image.blocks, "companion": image.companion, "prior": prior.blocks if prior is not None else {}}
     for level, stage in enumerate(decoder.stages):
         taps = []
         for name in ("vlm", "companion", "prior"):
             if name in decoder.taps:
                 tap = decoder.taps[name][level]
-                taps.append(F.relu(tap.project(tap.resample(features[name][decoder.blocks[name][level]]))))
+                taps.append(F.relu(tap.project(tap.resample(features[name].blocks[decoder.blocks[name][level]]))))
         x = naive_decoder_stage(stage, x, [tap.repeat_interleave(classes, dim=0) for tap in taps])
     return decoder.predictor(x).unflatten(0, (-1, classes))[:, :, 0]
 
 
 def naive_layer(layer: AggregatorLayer, x: Tensor, appearance: Tensor, guidance: Tensor, pooling: int) -> Tensor:
-    """Spec section 4.2; ``appearance`` [B, C, H, W], ``guidance`` [T, C]."""
+    """A layer of CAT-Seg's aggregator; ``appearance`` [B, C, H, W], ``guidance`` [T, C]."""
     classes, grid = x.shape[1], x.shape[-2:]
     tokens = x.flatten(0, 1).permute(0, 2, 3, 1)
     repeated = appearance.repeat_interleave(classes, dim=0).permute(0, 2, 3, 1)
@@ -135,7 +133,7 @@ def _window_attention(attention: GuidedWindowAttention, x: Tensor, window: list[
 
 
 def naive_class_attention(attention: ClassAttention, x: Tensor, guidance: Tensor, pooling: int) -> Tensor:
-    """Spec section 4.2, class part, with ``pad_to - T`` real padding tokens at every position."""
+    """CAT-Seg's attention between classes, with ``pad_to - T`` real padding tokens at every position."""
     batch, classes, _, height, breadth = x.shape
     pooled = F.avg_pool2d(x.flatten(0, 1), pooling) if pooling > 1 else x.flatten(0, 1)
     small = pooled.shape[-2:]
@@ -166,7 +164,7 @@ def naive_class_attention(attention: ClassAttention, x: Tensor, guidance: Tensor
 
 
 def naive_decoder_stage(stage: GuidedUpsampling, x: Tensor, guidance: list[Tensor]) -> Tensor:
-    """Spec section 5; ``x`` and every guidance map are [B * T, ...]."""
+    """A level of the decoder; ``x`` and every guidance map are [B * T, ...]."""
     x = torch.cat([stage.up(x), *guidance], dim=1)
     x = F.relu(stage.norm1(stage.conv1(x)))
     return F.relu(stage.norm2(stage.conv2(x)))

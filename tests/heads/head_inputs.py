@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from golden import fill
 from torch import Tensor, nn
 
-from ovrs.heads import CATSegHead, DRSegHead, GSNetHead, Head, RSKTSegHead
-from ovrs.heads.blocks.aggregator import EFFICIENT, SWIN, AggregatorOptions
-from ovrs.heads.blocks.graph import GraphOptions
-from ovrs.heads.blocks.guided_decoder import STANDARD_DECODER, DecoderOptions
-from ovrs.heads.dr_seg import ChannelOrder, FusionOptions
-from ovrs.heads.gsnet import GSNET_DECODER
-from ovrs.heads.rskt_seg import RSKT_DECODER
-from ovrs.structures import FeatureRequest, ImageFeatures, PriorFeatures, TextFeatures, TowerSpec
-from ovrs.vocabulary import Vocabulary
+from ovrs.config.options import options_node, read_options
+from ovrs.heads import CATSegHead, DRSegHead, GSNetHead, Head, HeadContext, RSKTSegHead
+from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
 VLM = TowerSpec(width=24, depth=6, patch_size=16, input_size=96, joint_dim=16)  # 6 x 6 cells
 PRIOR = TowerSpec(width=20, depth=6, patch_size=8, input_size=96)  # 12 x 12 cells
 COMPANION = TowerSpec(width=18, depth=6, patch_size=32, input_size=192)  # 6 x 6 cells
 
+# Sizes of small heads; each takes those that it has.
 SMALL = {
     "hidden_dim": 32,
     "window_size": 4,
@@ -31,12 +28,14 @@ SMALL = {
     "decoder_dims": (32, 16),
     "tap_dims": (12, 10),
     "tap_proj_dims": (8, 6),
+    "guidance_channels": (32, 16),
+    "key_channels": 20,
+    # A graph of 36 nodes that is sparse, as those of 576 nodes are.
+    "pdgr": {"topk": 7, "edge_hidden": 12},
+    "spsd": {"select": "random"},
 }
 
-# A graph of 36 nodes that is sparse, as those of 576 nodes are.
-SMALL_GRAPH = {"topk": 7, "edge_hidden": 12}
-
-Inputs = tuple[ImageFeatures, TextFeatures, PriorFeatures | None]
+Inputs = tuple[dict[str, TowerFeatures], TextFeatures]
 
 
 def filled(module: nn.Module) -> nn.Module:
@@ -47,62 +46,70 @@ def filled(module: nn.Module) -> nn.Module:
     return module
 
 
-def head_options(defaults: DecoderOptions = GSNET_DECODER, kind: AggregatorOptions = SWIN, **options: object) -> dict:
-    """A small head's options, given flat, sorted into those of the aggregator, of the decoder and the rest."""
-    options = {**SMALL, **options}
-
-    def taken(template: object) -> dict[str, object]:
-        return {field.name: options.pop(field.name) for field in fields(template) if field.name in options}
-
-    parts = {"aggregator": replace(kind, **taken(kind)), "decoder": replace(defaults, **taken(defaults))}
-    return {**parts, **options}
+def towers_of(**towers: TowerSpec | None) -> dict[str, TowerSpec]:
+    """The towers that exist."""
+    return {name: spec for name, spec in towers.items() if spec is not None}
 
 
-def small_head(vlm: TowerSpec = VLM, prior: TowerSpec | None = PRIOR, **options: object) -> GSNetHead:
-    """A filled head in evaluation mode."""
-    return filled(GSNetHead(vlm=vlm, prior=prior, **head_options(**options))).eval()
+def configured(kind: type[Head], towers: Mapping[str, TowerSpec], **options: Any) -> Head:
+    """A head of the defaults but for ``options``, read and checked as those of a configuration are.
+
+    ``prompts``, ``class_chunk``, ``initial_probability`` and ``checkpoint`` go to the context. Groups are dictionaries.
+    """
+    context = {item.name: options.pop(item.name) for item in fields(HeadContext) if item.name in options}
+    node = options_node(kind.options)
+    _set(node, options)
+    return kind(read_options(kind.options, node, f"MODEL.{kind.group}"), towers, HeadContext(**context))
 
 
-def small_cat_seg(**options: object) -> CATSegHead:
+def _set(node: CfgNode, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        key = name.rstrip("_").upper()
+        assert key in node, key
+        if isinstance(value, Mapping):
+            _set(node[key], value)
+        else:
+            node[key] = list(value) if isinstance(value, tuple) else value
+
+
+def small_options(kind: type[Head], **options: Any) -> dict[str, Any]:
+    """The sizes of ``SMALL`` that a head has, and ``options`` on top."""
+    own = {item.name for item in fields(kind.options)}
+    merged: dict[str, Any] = {name: value for name, value in SMALL.items() if name in own}
+    for name, value in options.items():
+        merged[name] = {**merged.get(name, {}), **value} if isinstance(value, Mapping) else value
+    return merged
+
+
+def small(kind: type[Head], towers: Mapping[str, TowerSpec], **options: Any) -> Head:
+    """A small filled head in evaluation mode."""
+    return filled(configured(kind, towers, **small_options(kind, **options))).eval()
+
+
+def small_head(vlm: TowerSpec = VLM, prior: TowerSpec | None = PRIOR, **options: Any) -> GSNetHead:
+    """A filled GSNet head in evaluation mode."""
+    return small(GSNetHead, towers_of(vlm=vlm, prior=prior), **options)
+
+
+def small_cat_seg(**options: Any) -> CATSegHead:
     """A filled CAT-Seg head in evaluation mode."""
-    return filled(CATSegHead(vlm=VLM, **head_options(STANDARD_DECODER, SWIN, **options))).eval()
+    return small(CATSegHead, {"vlm": VLM}, **options)
 
 
 def small_rskt_seg(
-    vlm: TowerSpec = VLM,
-    prior: TowerSpec | None = PRIOR,
-    companion: TowerSpec | None = COMPANION,
-    **options: object,
+    vlm: TowerSpec = VLM, prior: TowerSpec | None = PRIOR, companion: TowerSpec | None = COMPANION, **options: Any
 ) -> RSKTSegHead:
     """A filled RSKT-Seg head of two aggregator layers, in evaluation mode."""
-    options = head_options(RSKT_DECODER, EFFICIENT, **{"num_layers": 2, **options})
-    return filled(RSKTSegHead(vlm=vlm, prior=prior, companion=companion, **options)).eval()
+    towers = towers_of(vlm=vlm, prior=prior, companion=companion)
+    return small(RSKTSegHead, towers, **{"num_layers": 2, **options})
 
 
-def dr_seg_options(
-    *,
-    vlm: TowerSpec = VLM,
-    rho: float = 0.5,
-    rms: Tensor | None = None,
-    graph: dict[str, Any] | None = SMALL_GRAPH,
-    fusion: dict[str, Any] | None = None,
-    **options: object,
-) -> dict[str, Any]:
-    """A small DR-Seg head's options; ``graph`` and ``fusion`` say what differs, a graph of ``None`` switches it off."""
-    order = torch.randperm(vlm.joint_dim, generator=torch.Generator().manual_seed(1))
-    return {
-        "vlm": vlm,
-        "prior": PRIOR,
-        "channels": ChannelOrder(order, rho, rms, "the test's"),
-        "graph": None if graph is None else GraphOptions(**{**SMALL_GRAPH, **graph}),
-        "fusion": FusionOptions(**fusion or {}),
-        **head_options(STANDARD_DECODER, EFFICIENT, **{"num_layers": 2, **options}),
-    }
-
-
-def small_dr_seg(**options: object) -> DRSegHead:
-    """A filled DR-Seg head of two aggregator layers, in evaluation mode; see :func:`dr_seg_options`."""
-    return filled(DRSegHead(**dr_seg_options(**options))).eval()
+def small_dr_seg(
+    vlm: TowerSpec = VLM, prior: TowerSpec | None = PRIOR, companion: TowerSpec | None = None, **options: Any
+) -> DRSegHead:
+    """A filled DR-Seg head of two aggregator layers, in evaluation mode."""
+    towers = towers_of(vlm=vlm, prior=prior, companion=companion)
+    return small(DRSegHead, towers, **{"num_layers": 2, **options})
 
 
 def random_inputs(
@@ -116,52 +123,73 @@ def random_inputs(
     images: int = 2,
     grid: tuple[int, int] | None = None,
     prior_grid: tuple[int, int] | None = None,
-    companion_grid: tuple[int, int] | None = None,
 ) -> Inputs:
     """Random features with exactly what the head asks for: no blocks, views or towers beyond that."""
     generator = torch.Generator().manual_seed(classes)
-    request: FeatureRequest = head.request()
+    specs = {"vlm": vlm, "prior": prior, "companion": companion}
+    grids = {"vlm": grid, "prior": prior_grid}
 
-    def maps(tower: TowerSpec, channels: int, size: tuple[int, int] | None) -> Tensor:
+    def features(name: str, request: TowerRequest) -> TowerFeatures:
+        tower = specs[name]
+        assert not request.last_block, "a head that runs a block itself needs a tower"
         side = tower.input_size // tower.patch_size
-        return torch.randn(images, channels, *(size or (side, side)), generator=generator)
+        size = grids.get(name) or (side, side)
+        joint = tower.width if request.dense == "final_norm" else tower.joint_dim
 
-    dense = maps(vlm, vlm.joint_dim, grid)
-    rotated = None
-    if request.rotations:
-        rotated = torch.stack([dense, *(maps(vlm, vlm.joint_dim, grid) for _ in range(3))], dim=1)
-    image = ImageFeatures(
-        dense,
-        {block: maps(vlm, vlm.width, grid) for block in request.vlm_blocks},
-        rotated,
-        {block: maps(companion, companion.width, companion_grid) for block in request.companion_blocks},
-    )
-    of_prior = None
-    if request.uses_prior:
-        blocks = {block: maps(prior, prior.width, prior_grid) for block in request.prior_blocks}
-        of_prior = PriorFeatures(maps(prior, prior.width, prior_grid), blocks)
+        def maps(channels: int) -> Tensor:
+            return torch.randn(images, channels, *size, generator=generator)
+
+        dense = None if request.dense == "none" else maps(joint)
+        return TowerFeatures(
+            dense=dense,
+            blocks={block: maps(tower.width) for block in request.blocks},
+            token=torch.randn(images, joint, generator=generator) if request.token else None,
+            rotated=torch.stack([dense, *(maps(joint) for _ in range(3))], dim=1) if request.rotations else None,
+        )
+
+    asked = {name: features(name, request) for name, request in head.requests().items()}
     embeddings = F.normalize(torch.randn(classes, prompts, vlm.joint_dim, generator=generator), dim=-1)
-    # Not from_strings: that refuses a single class, which heads know how to handle.
-    words = Vocabulary(tuple((f"class {t}",) for t in range(classes)), tuple(f"{p} {{}}" for p in range(prompts)))
-    return image, TextFeatures(embeddings, words), of_prior
+    return asked, TextFeatures(embeddings, torch.arange(classes), classes)
 
 
 def choose_classes(text: TextFeatures, indices: list[int]) -> TextFeatures:
-    """The same text features with other classes or another order."""
-    words = Vocabulary(tuple(text.vocabulary.synonyms[i] for i in indices), text.vocabulary.templates)
-    return TextFeatures(text.embeddings[indices], words)
+    """The same text features, of a word per class, with other classes or another order."""
+    return TextFeatures(text.embeddings[indices], torch.arange(len(indices)), len(indices))
 
 
 def choose_images(inputs: Inputs, index: int) -> Inputs:
     """A batch of one image out of a larger one."""
-    image, text, prior = inputs
+    features, text = inputs
+    return {name: of.map(lambda value: value[index : index + 1]) for name, of in features.items()}, text
 
-    def one(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {block: one(part) for block, part in value.items()}
-        return value if value is None else value[index : index + 1]
 
-    def one_of_each(features: ImageFeatures | PriorFeatures) -> ImageFeatures | PriorFeatures:
-        return type(features)(**{field.name: one(getattr(features, field.name)) for field in fields(features)})
+def in_double(inputs: Inputs) -> Inputs:
+    """The inputs in float64."""
+    features, text = inputs
+    embeddings = F.normalize(text.embeddings.double(), dim=-1)
+    doubled = {name: of.map(Tensor.double) for name, of in features.items()}
+    return doubled, TextFeatures(embeddings, text.class_of, text.classes)
 
-    return one_of_each(image), text, one_of_each(prior) if prior is not None else None
+
+def with_tower(inputs: Inputs, name: str, **changes: Any) -> Inputs:
+    """The inputs with other features of one tower."""
+    features, text = inputs
+    return {**features, name: replace(features[name], **changes)}, text
+
+
+def asks(
+    vlm: tuple[int, ...] | None = (),
+    prior: tuple[int, ...] | None = None,
+    companion: tuple[int, ...] | None = None,
+    *,
+    dense: str = "class_residual",
+    prior_dense: str = "none",
+    rotations: bool = False,
+) -> dict[str, TowerRequest]:
+    """The requests of a head by the blocks that it wants; ``None`` for a tower of which it wants nothing."""
+    requests = {
+        "vlm": None if vlm is None else TowerRequest(vlm, dense, rotations=rotations),
+        "prior": None if prior is None else TowerRequest(prior, prior_dense),
+        "companion": None if companion is None else TowerRequest(companion, "none"),
+    }
+    return {name: request for name, request in requests.items() if request is not None}

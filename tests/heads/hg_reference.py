@@ -13,12 +13,13 @@ from torch import Tensor
 from ovrs.heads import HGRSOVSSegHead
 from ovrs.heads.blocks.decoder import GuidedUpsampling
 from ovrs.heads.blocks.text_attention import TextAttention
-from ovrs.structures import ImageFeatures, TextFeatures
+from ovrs.structures import TextFeatures, TowerFeatures
 
 
-def naive_head(head: HGRSOVSSegHead, image: ImageFeatures, text: TextFeatures) -> Tensor:
+def naive_head(head: HGRSOVSSegHead, features: dict[str, TowerFeatures], text: TextFeatures) -> Tensor:
     """Return the [B, T, h, w] logits of a head with any aggregation, with or without TAM and HGU."""
     mean = F.normalize(text.embeddings.mean(dim=1), dim=-1)
+    image = features["vlm"]
     images, classes = len(image.dense), len(mean)
     x = naive_aggregation(head, image.dense, mean, text.embeddings)
     deepest_first = sorted(image.blocks, reverse=True)

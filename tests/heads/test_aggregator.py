@@ -6,14 +6,15 @@ import torch.nn.functional as F
 from gsnet_reference import naive_class_attention, naive_layer
 from head_inputs import filled
 
-from ovrs.heads.blocks.aggregator import AggregatorLayer, AggregatorOptions, build_layer
+from ovrs.heads.blocks.aggregator import AggregatorLayer, build_layer
 from ovrs.heads.blocks.class_attention import ClassAttention
+from ovrs.heads.cost_volume import CostVolumeOptions
 
 WIDTH, HEADS = 32, 4
 
 
 def make_wide_layer(heads: int, window: int, kind: str, pad_to: int) -> AggregatorLayer:
-    options = AggregatorOptions(WIDTH, "swin", 1, heads, 1, 1, window, kind, pad_to)
+    options = CostVolumeOptions(WIDTH, "swin", 1, heads, 1, 1, window, kind, pad_to)
     return filled(build_layer(options))
 
 

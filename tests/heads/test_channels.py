@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ovrs.backbones.state_dict import load_strictly
-from ovrs.channel_ranking import RankingError
-from ovrs.heads.blocks.channels import ChannelSplit
+from ovrs.heads.dr_seg.channels import ChannelSplit
+from ovrs.heads.dr_seg.ranking_file import RankingError
 
 CHANNELS = 12
 

@@ -8,8 +8,9 @@ from cost_fusion_reference import naive_cost_fusion, naive_gate
 from head_checks import assert_close
 from head_inputs import filled
 
-from ovrs.heads.blocks.cost_fusion import COST_FUSIONS, MultiScaleFusion, UncertaintyGate, build_cost_fusion
 from ovrs.heads.blocks.cost_volume import rotation_cost
+from ovrs.heads.blocks.fusion import COST_FUSIONS, CostFusion
+from ovrs.heads.dr_seg.fusion import MultiScaleFusion, UncertaintyGate
 
 HIDDEN = 16
 UGAF = {
@@ -18,8 +19,13 @@ UGAF = {
     "wide-head": {"head_kernel": 5},
     "pointwise": {"kernels": (1,), "head_kernel": 1},
 }
-CASES = [(kind, {}) for kind in COST_FUSIONS] + [("ugaf", options) for options in UGAF.values()]
-IDS = [*COST_FUSIONS, *(f"ugaf-{name}" for name in UGAF)]
+KINDS = {**COST_FUSIONS, "ugaf": MultiScaleFusion}
+CASES = [(kind, {}) for kind in KINDS] + [("ugaf", options) for options in UGAF.values()]
+IDS = [*KINDS, *(f"ugaf-{name}" for name in UGAF)]
+
+
+def build_fusion(kind: str, channels: int, second_channels: int, hidden: int, **options: object) -> CostFusion:
+    return KINDS[kind](channels, second_channels, hidden, **options)
 
 
 def make_costs(
@@ -35,7 +41,7 @@ def make_costs(
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=IDS)
 @pytest.mark.parametrize(("rotations", "second"), [(4, 1), (1, 1), (1, 3)])
 def test_fusion_and_its_gradients_equal_the_formula(kind: str, options: dict, rotations: int, second: int):
-    fusion = filled(build_cost_fusion(kind, rotations, second, HIDDEN, **options))
+    fusion = filled(build_fusion(kind, rotations, second, HIDDEN, **options))
     costs = [part.requires_grad_() for part in make_costs(3, rotations, second)]
     if kind == "ori_only":
         costs[1] = None
@@ -55,22 +61,32 @@ def test_fusion_and_its_gradients_equal_the_formula(kind: str, options: dict, ro
 
 @torch.no_grad()
 def test_first_volume_alone_ignores_the_second():
-    fusion = filled(build_cost_fusion("ori_only", 4, 1, HIDDEN))
+    fusion = filled(build_fusion("ori_only", 4, 1, HIDDEN))
     cost, second = make_costs()
     assert torch.equal(fusion(cost), fusion(cost, second))
 
 
 @torch.no_grad()
+def test_means_weigh_maps_or_branches_alike():
+    cost, second = make_costs(1, 4, 1)
+    weights = {"mean": (4 / 5, 1 / 5), "branch_mean": (1 / 2, 1 / 2)}
+    for kind, (first, other) in weights.items():
+        fusion = filled(build_fusion(kind, 4, 1, HIDDEN))
+        expected = fusion.embed(first * cost[:, 0].mean(dim=1, keepdim=True) + other * second[:, 0])
+        assert_close(fusion(cost, second)[:, 0], expected)
+
+
+@torch.no_grad()
 def test_separate_fusion_lies_between_zero_and_two():
-    fusion = filled(build_cost_fusion("separate", 4, 1, HIDDEN))
+    fusion = filled(build_fusion("separate", 4, 1, HIDDEN))
     fused = fusion(*make_costs())
     assert 0 < fused.min() < fused.max() < 2
 
 
-@pytest.mark.parametrize("kind", COST_FUSIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_no_class_sees_another(kind: str):
-    fusion = filled(build_cost_fusion(kind, 4, 1, HIDDEN))
+    fusion = filled(build_fusion(kind, 4, 1, HIDDEN))
     cost, second = make_costs(classes=5)
     some = fusion(cost[:, [4, 1]], second[:, [4, 1]])
     torch.testing.assert_close(some, fusion(cost, second)[:, [4, 1]], rtol=1e-5, atol=1e-5)
@@ -81,13 +97,14 @@ def test_fusions_of_the_published_width_have_the_published_sizes():
         return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
     kernel = 49 * 128
-    assert count(build_cost_fusion("ugaf", 4, 1, 128), UncertaintyGate()) == 387_074
-    assert count(build_cost_fusion("ori_only", 4, 1, 128)) == 4 * kernel + 128
-    assert count(build_cost_fusion("ref_only", 4, 1, 128)) == kernel + 128
-    assert count(build_cost_fusion("mean", 4, 1, 128)) == kernel + 128
-    assert count(build_cost_fusion("concat", 4, 1, 128)) == 5 * kernel + 128
-    assert count(build_cost_fusion("add", 4, 1, 128)) == 5 * kernel + 2 * 128
-    assert count(build_cost_fusion("separate", 4, 1, 128)) == (5 + 256) * kernel + 3 * 128
+    assert count(build_fusion("ugaf", 4, 1, 128), UncertaintyGate()) == 387_074
+    assert count(build_fusion("ori_only", 4, 1, 128)) == 4 * kernel + 128
+    assert count(build_fusion("ref_only", 4, 1, 128)) == kernel + 128
+    assert count(build_fusion("mean", 4, 1, 128)) == kernel + 128
+    assert count(build_fusion("branch_mean", 4, 1, 128)) == kernel + 128
+    assert count(build_fusion("concat", 4, 1, 128)) == 5 * kernel + 128
+    assert count(build_fusion("add", 4, 1, 128)) == 5 * kernel + 2 * 128
+    assert count(build_fusion("separate", 4, 1, 128)) == (5 + 256) * kernel + 3 * 128
 
 
 @torch.no_grad()
@@ -97,11 +114,6 @@ def test_multi_scale_fusion_only_adds_to_the_embedding_of_the_first_volume():
     correction = fusion(cost, second) - fusion.embed(cost.flatten(0, 1)).unflatten(0, (2, 3))
     assert correction.min() > -1e-5
     assert correction.max() > 0.1
-
-
-def test_unknown_fusion_is_refused():
-    with pytest.raises(ValueError, match=r"FUSION must be one of ori_only, .*ugaf, got 'sum'"):
-        build_cost_fusion("sum", 4, 1, HIDDEN)
 
 
 # ---------------------------------------------------------------------- the gate
@@ -154,7 +166,7 @@ def test_single_class_is_never_uncertain():
 
 @torch.no_grad()
 def test_plain_cosines_need_a_small_temperature():
-    # Section 5: cosines like CLIP's leave M constant at tau = 1.
+    # Cosines like CLIP's leave M constant at tau = 1.
     cost = 0.15 + 0.17 * torch.rand(4, 17, 1, 24, 24)
     literal, ours = UncertaintyGate(1.0).uncertainty(cost), UncertaintyGate(0.01).uncertainty(cost)
     assert 0.998 < literal.min() < literal.max() < 1

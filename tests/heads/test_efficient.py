@@ -11,14 +11,15 @@ from efficient_reference import naive_class_fusion, naive_efficient_layer, naive
 from head_checks import BLIND, BLIND_CLASSES, assert_close
 from head_inputs import filled
 
-from ovrs.heads.blocks.aggregator import EFFICIENT, AggregatorLayer, AggregatorOptions, build_layer
+from ovrs.heads.blocks.aggregator import AggregatorLayer, build_layer
 from ovrs.heads.blocks.efficient import ClassFusion, SpatialFusion
+from ovrs.heads.cost_volume import CostVolumeOptions, RotationOptions
 
 WIDTH, HEADS = 32, 8
 
 
 def make_layer() -> AggregatorLayer:
-    return filled(build_layer(AggregatorOptions(WIDTH, "efficient", num_heads=HEADS)))
+    return filled(build_layer(CostVolumeOptions(WIDTH, "efficient", num_heads=HEADS)))
 
 
 def make_maps(classes: int, grid: tuple[int, int], images: int = 2) -> tuple[torch.Tensor, ...]:
@@ -118,7 +119,7 @@ def test_bf16_stays_close_to_fp32():
 
 
 def test_published_layer_has_the_published_size():
-    layer = build_layer(EFFICIENT)
+    layer = build_layer(RotationOptions())
 
     def count(module: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
@@ -129,7 +130,7 @@ def test_published_layer_has_the_published_size():
 
 @torch.no_grad()
 def test_layer_starts_as_the_official_training_does():
-    layer = build_layer(EFFICIENT)
+    layer = build_layer(RotationOptions())
     stride, depthwise = layer.spatial.attn.reduce_k, layer.spatial.mix
     assert stride.weight.std() == pytest.approx(math.sqrt(2 / (2 * 2 * 256)), rel=0.05)
     assert depthwise.weight.std() == pytest.approx(math.sqrt(2 / (7 * 7)), rel=0.05)

@@ -11,7 +11,8 @@ from torch import nn
 
 from ovrs.heads.blocks.cost_volume import cosine_cost
 from ovrs.heads.blocks.decoder import GuidedUpsampling, resampler
-from ovrs.heads.blocks.fusion import ConcatenationFusion, FusedQuery, QueryGuidedFusion, SingleCost
+from ovrs.heads.blocks.fusion import SingleCost
+from ovrs.heads.gsnet import ConcatenationFusion, FusedQuery, QueryGuidedFusion
 
 JOINT, HIDDEN = 12, 16
 FUSIONS = {
@@ -101,7 +102,7 @@ def test_decoder_stage_and_its_gradients_equal_concatenation(guidance_dims: tupl
 
 
 def test_decoder_width_that_is_no_multiple_of_its_groups_is_refused():
-    with pytest.raises(ValueError, match="DECODER_DIMS must be multiples of 16, got 24"):
+    with pytest.raises(ValueError, match="decoder level must be a multiple of 16, got 24"):
         GuidedUpsampling(24, 18, (), 24)
 
 

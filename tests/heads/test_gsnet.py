@@ -12,36 +12,38 @@ from head_checks import (
     assert_gradients_equal,
     assert_trains_all_it_has,
 )
-from head_inputs import PRIOR, VLM, choose_classes, filled, head_options, random_inputs, small_head
+from head_inputs import PRIOR, VLM, asks, choose_classes, configured, filled, random_inputs, small_head
 
 from ovrs.config import get_cfg
+from ovrs.errors import ConfigError
 from ovrs.heads import GSNetHead, build_head
-from ovrs.structures import FeatureRequest, PriorFeatures, TowerSpec
+from ovrs.structures import TextFeatures, TowerFeatures, TowerSpec
 
 # Every switch of the paper's ablations, and what the head must ask the towers for.
 VLM_ONLY = {"use_prior_cost": False, "use_prior_taps": False}
+BOTH = asks((1, 3), (1, 3), prior_dense="final_norm")
 VARIANTS = {
-    "published": ({}, FeatureRequest((1, 3), (1, 3), True)),
-    "concatenation": ({"fusion": "concatenation"}, FeatureRequest((1, 3), (1, 3), True)),
-    "fused_query": ({"fusion": "fused_query"}, FeatureRequest((1, 3), (1, 3), True)),
-    "vlm_cost_only": ({"use_prior_cost": False}, FeatureRequest((1, 3), (1, 3), True)),
-    "prior_cost_only": ({"use_vlm_cost": False}, FeatureRequest((1, 3), (1, 3), True)),
-    "no_taps": ({"use_vlm_taps": False, "use_prior_taps": False}, FeatureRequest((), (), True)),
-    "vlm_taps_only": ({"use_prior_taps": False}, FeatureRequest((1, 3), (), True)),
-    "prior_taps_only": ({"use_vlm_taps": False}, FeatureRequest((), (1, 3), True)),
-    "no_prior": (VLM_ONLY, FeatureRequest((1, 3), (), False)),
-    "no_prior_no_taps": ({**VLM_ONLY, "use_vlm_taps": False}, FeatureRequest((), (), False)),
-    "prior_alone": ({"use_vlm_cost": False, "use_vlm_taps": False}, FeatureRequest((), (1, 3), True)),
-    "full_attention": ({"class_attention": "full"}, FeatureRequest((1, 3), (1, 3), True)),
-    "no_aggregator": ({"num_layers": 0}, FeatureRequest((1, 3), (1, 3), True)),
-    "chosen_blocks": ({"vlm_blocks": [0, 4], "prior_blocks": [2, 3]}, FeatureRequest((0, 4), (2, 3), True)),
+    "published": ({}, BOTH),
+    "concatenation": ({"fusion": "concatenation"}, BOTH),
+    "fused_query": ({"fusion": "fused_query"}, BOTH),
+    "vlm_cost_only": ({"use_prior_cost": False}, asks((1, 3), (1, 3))),
+    "prior_cost_only": ({"use_vlm_cost": False}, asks((1, 3), (1, 3), dense="none", prior_dense="final_norm")),
+    "no_taps": ({"use_vlm_taps": False, "use_prior_taps": False}, asks((), (), prior_dense="final_norm")),
+    "vlm_taps_only": ({"use_prior_taps": False}, asks((1, 3), (), prior_dense="final_norm")),
+    "prior_taps_only": ({"use_vlm_taps": False}, asks((), (1, 3), prior_dense="final_norm")),
+    "no_prior": (VLM_ONLY, asks((1, 3))),
+    "no_prior_no_taps": ({**VLM_ONLY, "use_vlm_taps": False}, asks(())),
+    "prior_alone": ({"use_vlm_cost": False, "use_vlm_taps": False}, asks(None, (1, 3), prior_dense="final_norm")),
+    "full_attention": ({"class_attention": "full"}, BOTH),
+    "no_aggregator": ({"num_layers": 0}, BOTH),
+    "chosen_blocks": ({"vlm_blocks": [0, 4], "prior_blocks": [2, 3]}, asks((0, 4), (2, 3), prior_dense="final_norm")),
     "one_level": (
         {"decoder_dims": (16,), "tap_dims": (12,), "tap_proj_dims": (8,)},
-        FeatureRequest((2,), (2,), True),
+        asks((2,), (2,), prior_dense="final_norm"),
     ),
     "three_levels": (
         {"decoder_dims": (32, 32, 16), "tap_dims": (12, 10, 8), "tap_proj_dims": (8, 6, 4)},
-        FeatureRequest((0, 2, 3), (0, 2, 3), True),
+        asks((0, 2, 3), (0, 2, 3), prior_dense="final_norm"),
     ),
 }
 
@@ -82,8 +84,8 @@ def test_logits_of_a_class_depend_on_the_others_but_its_fused_maps_do_not():
     head = small_head()
     fused = []
     head.fusion.register_forward_hook(lambda module, inputs, output: fused.append(output))
-    image, text, prior = random_inputs(head, classes=5)
-    all_classes, two = head(image, text, prior), head(image, choose_classes(text, [0, 3]), prior)
+    features, text = random_inputs(head, classes=5)
+    all_classes, two = head(features, text), head(features, choose_classes(text, [0, 3]))
     torch.testing.assert_close(fused[1], fused[0][:, [0, 3]], rtol=1e-5, atol=1e-5)
     assert (two - all_classes[:, [0, 3]]).abs().max() > 1e-3
 
@@ -133,7 +135,7 @@ def test_pooling_of_training_and_evaluation_differ():
 def test_variant_trains_all_its_parameters_on_what_it_asks_for(variant: str):
     options, request = VARIANTS[variant]
     head = small_head(**options)
-    assert head.request() == request
+    assert head.requests() == request
     inputs = random_inputs(head)  # exactly what was asked for, nothing else
     # Without aggregator layers nothing reads the guidance of their attention.
     unread = ("aggregator.",) if not head.aggregator.layers else ()
@@ -142,21 +144,21 @@ def test_variant_trains_all_its_parameters_on_what_it_asks_for(variant: str):
 
 def test_mean_of_templates_is_one_query():
     head = small_head()
-    image, text, prior = random_inputs(head, prompts=3)
+    features, text = random_inputs(head, prompts=3)
     mean = torch.nn.functional.normalize(text.embeddings.mean(dim=1, keepdim=True), dim=-1)
-    as_one = type(text)(mean, text.vocabulary)
-    torch.testing.assert_close(head(image, text, prior), head(image, as_one, prior))
+    as_one = TextFeatures(mean, text.class_of, text.classes)
+    torch.testing.assert_close(head(features, text), head(features, as_one))
 
 
 @pytest.mark.parametrize("options", [{}, {"fusion": "fused_query"}, VLM_ONLY], ids=["query_guided", "fused", "vlm"])
 @torch.no_grad()
 def test_templates_as_channels_of_the_cost(options: dict):
-    head = small_head(prompts=3, **options)
-    image, text, prior = random_inputs(head, prompts=3)
-    logits = head(image, text, prior)
-    assert_close(logits, naive_head(head, image, text, prior))
-    swapped = type(text)(text.embeddings[:, [1, 0, 2]], text.vocabulary)
-    assert (head(image, swapped, prior) - logits).abs().max() > 1e-3
+    head = small_head(prompt_fusion="channels", prompts=3, **options)
+    features, text = random_inputs(head, prompts=3)
+    logits = head(features, text)
+    assert_close(logits, naive_head(head, features, text))
+    swapped = TextFeatures(text.embeddings[:, [1, 0, 2]], text.class_of, text.classes)
+    assert (head(features, swapped) - logits).abs().max() > 1e-3
 
 
 def test_configuration_reaches_the_head(tiny_cfg: CfgNode):
@@ -166,7 +168,7 @@ def test_configuration_reaches_the_head(tiny_cfg: CfgNode):
     tiny_cfg.MODEL.GSNET.POOLING_TRAIN = 3
     tiny_cfg.MODEL.GSNET.VLM_BLOCKS = [0, 2]
     tiny_cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = 7
-    head = build_head(tiny_cfg, VLM, PRIOR)
+    head = build_head(tiny_cfg, {"vlm": VLM, "prior": PRIOR})
     assert isinstance(head, GSNetHead)
     assert head.fusion.cost.embed.in_channels == 3
     assert (head.aggregator.pooling_train, head.class_chunk, head.decoder.blocks["vlm"]) == (3, 7, (0, 2))
@@ -175,9 +177,9 @@ def test_configuration_reaches_the_head(tiny_cfg: CfgNode):
 def test_defaults_of_the_class_are_those_of_the_configuration():
     towers = {"vlm": TowerSpec(768, 12, 16, 384, 512), "prior": TowerSpec(768, 12, 8, 384)}
     with torch.device("meta"):
-        by_class, by_config = GSNetHead(**towers), build_head(get_cfg(), *towers.values())
+        by_class, by_config = configured(GSNetHead, towers), build_head(get_cfg(), towers)
     assert repr(by_class) == repr(by_config)
-    assert by_class.request() == by_config.request() == FeatureRequest((3, 7), (3, 7), True)
+    assert by_class.requests() == by_config.requests() == asks((3, 7), (3, 7), prior_dense="final_norm")
     # Head and the five alignment and tap layers of the published model.
     assert sum(parameter.numel() for parameter in by_class.parameters()) == 4_036_369 + 4_523_264
 
@@ -225,11 +227,11 @@ def test_images_of_any_size_keep_their_grid():
 @torch.no_grad()
 def test_large_clip_at_336_with_a_dinov3_prior():
     vlm, prior = TowerSpec(1024, 24, 14, 336, 768), TowerSpec(1024, 24, 16, 384)
-    head = filled(GSNetHead(vlm=vlm, prior=prior)).eval()
-    assert head.request() == FeatureRequest((7, 15), (7, 15), True)
+    head = filled(configured(GSNetHead, {"vlm": vlm, "prior": prior})).eval()
+    assert head.requests() == asks((7, 15), (7, 15), prior_dense="final_norm")
     assert (head.align.in_channels, head.align.out_channels) == (1024, 768)
     inputs = random_inputs(head, vlm, prior, images=1, classes=2)
-    assert inputs[0].dense.shape[-2:] == inputs[2].dense.shape[-2:] == (24, 24)
+    assert all(tower.dense.shape[-2:] == (24, 24) for tower in inputs[0].values())
     logits = head(*inputs)
     assert logits.shape == (1, 2, 96, 96)
     assert torch.isfinite(logits).all()
@@ -239,10 +241,10 @@ def test_large_clip_at_336_with_a_dinov3_prior():
 @torch.no_grad()
 def test_prior_features_are_not_read_without_need():
     head = small_head(prior=None, **VLM_ONLY)
-    image, text, prior = random_inputs(head)
-    assert prior is None
-    unread = PriorFeatures(torch.full((2, 20, 12, 12), torch.nan))
-    assert torch.equal(head(image, text, None), head(image, text, unread))
+    features, text = random_inputs(head)
+    assert features.keys() == {"vlm"}
+    unread = TowerFeatures(torch.full((2, 20, 12, 12), torch.nan))
+    assert torch.equal(head(features, text), head({**features, "prior": unread}, text))
 
 
 # ---------------------------------------------------------------------- refusals
@@ -258,7 +260,7 @@ def test_prior_features_are_not_read_without_need():
         ({"vlm_blocks": [1]}, r"MODEL.GSNET.VLM_BLOCKS must name 2 blocks.*\[1\]"),
         ({"vlm_blocks": [1, 5]}, r"MODEL.GSNET.VLM_BLOCKS .*between 0 and 4; got \[1, 5\]"),
         ({"prior_blocks": [-1, 2]}, r"MODEL.GSNET.PRIOR_BLOCKS .*between 0 and 4; got \[-1, 2\]"),
-        ({"class_attention": "quadratic"}, "CLASS_ATTENTION must be 'linear' or 'full', got 'quadratic'"),
+        ({"class_attention": "quadratic"}, "CLASS_ATTENTION must be one of linear, full, got 'quadratic'"),
         ({"num_heads": 3}, r"MODEL.GSNET.HIDDEN_DIM \(32\) must be a multiple of .*NUM_HEADS \(3\)"),
         ({"decoder_dims": (32, 20)}, "DECODER_DIMS must be multiples of 16, got 20"),
         ({"tap_proj_dims": (32, 6)}, r"MODEL.GSNET.TAP_PROJ_DIMS \[32, 6\] must stay below .*HIDDEN_DIM 32"),
@@ -268,8 +270,8 @@ def test_prior_features_are_not_read_without_need():
     ],
 )
 def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
-    with pytest.raises(ValueError, match=message):
-        GSNetHead(vlm=VLM, prior=PRIOR, **head_options(**options))
+    with pytest.raises(ConfigError, match=message):
+        small_head(**options)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +279,8 @@ def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
     [({}, "COST"), ({"use_prior_cost": False}, "TAPS"), ({"use_prior_taps": False}, "COST")],
 )
 def test_missing_prior_is_refused_where_an_option_uses_it(options: dict, wanted_by: str):
-    with pytest.raises(ValueError, match=rf"GSNET.USE_PRIOR_{wanted_by} is on, but MODEL.PRIOR.NAME is empty"):
-        GSNetHead(vlm=VLM, prior=None, **head_options(**options))
+    with pytest.raises(ConfigError, match=rf"GSNET.USE_PRIOR_{wanted_by} is on, but MODEL.PRIOR.NAME is empty"):
+        small_head(prior=None, **options)
 
 
 @pytest.mark.parametrize(
@@ -292,16 +294,16 @@ def test_missing_prior_is_refused_where_an_option_uses_it(options: dict, wanted_
     ],
 )
 def test_grids_that_do_not_match_are_refused(prior: TowerSpec, message: str):
-    with pytest.raises(ValueError, match=message):
-        GSNetHead(vlm=VLM, prior=prior, **head_options())
+    with pytest.raises(ConfigError, match=message):
+        small_head(prior=prior)
 
 
 def test_patch_sizes_that_do_not_match_are_refused_for_images_of_any_size():
-    with pytest.raises(ValueError, match=r"patch 14 and .* patch 8 give 7/4 .*whole multiple"):
-        GSNetHead(vlm=TowerSpec(24, 6, 14, 0, 16), prior=TowerSpec(20, 6, 8, 0), **head_options())
+    with pytest.raises(ConfigError, match=r"patch 14 and .* patch 8 give 7/4 .*whole multiple"):
+        small_head(TowerSpec(24, 6, 14, 0, 16), TowerSpec(20, 6, 8, 0))
 
 
 def test_unknown_prompt_fusion_is_refused(tiny_cfg: CfgNode):
     tiny_cfg.MODEL.GSNET.PROMPT_FUSION = "max"
-    with pytest.raises(ValueError, match=r"MODEL.GSNET.PROMPT_FUSION must be 'mean' or 'channels', got 'max'"):
-        build_head(tiny_cfg, VLM, PRIOR)
+    with pytest.raises(ConfigError, match=r"MODEL.GSNET.PROMPT_FUSION must be one of mean, channels, got 'max'"):
+        build_head(tiny_cfg, {"vlm": VLM, "prior": PRIOR})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -15,36 +13,36 @@ from head_checks import (
     assert_gradients_equal,
     assert_trains_all_it_has,
 )
-from head_inputs import COMPANION, PRIOR, VLM, head_options, random_inputs, small_rskt_seg
+from head_inputs import COMPANION, PRIOR, VLM, asks, configured, random_inputs, small_rskt_seg, with_tower
 
 from ovrs.config import get_cfg
+from ovrs.errors import ConfigError
 from ovrs.heads import RSKTSegHead, build_head
-from ovrs.heads.blocks.aggregator import EFFICIENT
-from ovrs.heads.rskt_seg import RSKT_DECODER
-from ovrs.structures import FeatureRequest, ImageFeatures, TowerSpec
+from ovrs.structures import TowerRequest, TowerSpec
 
-ALL = FeatureRequest((1, 3), (1, 3), True, (1, 3), True)
+ALL = asks((1, 3), (1, 3), (1, 3), prior_dense="final_norm", rotations=True)
+UNTURNED = {**ALL, "vlm": TowerRequest((1, 3), "class_residual")}
 VARIANTS = {
     "published": ({}, ALL),
     "mean": ({"fusion": "mean"}, ALL),
     "concat": ({"fusion": "concat"}, ALL),
-    "no_rotation": ({"use_rotation": False}, replace(ALL, rotations=False)),
-    "no_rotation_concat": ({"use_rotation": False, "fusion": "concat"}, replace(ALL, rotations=False)),
-    "no_prior_cost": ({"use_prior_cost": False}, ALL),
-    "no_prior_taps": ({"use_prior_taps": False}, replace(ALL, prior_blocks=())),
-    "no_companion": ({"use_companion_taps": False}, replace(ALL, companion_blocks=())),
+    "no_rotation": ({"use_rotation": False}, UNTURNED),
+    "no_rotation_concat": ({"use_rotation": False, "fusion": "concat"}, UNTURNED),
+    "no_prior_cost": ({"use_prior_cost": False}, asks((1, 3), (1, 3), (1, 3), rotations=True)),
+    "no_prior_taps": ({"use_prior_taps": False}, {**ALL, "prior": TowerRequest()}),
+    "no_companion": ({"use_companion_taps": False}, {name: ALL[name] for name in ("vlm", "prior")}),
     "no_prior": (
         {"use_prior_cost": False, "use_prior_taps": False},
-        FeatureRequest((1, 3), (), False, (1, 3), True),
+        {name: ALL[name] for name in ("vlm", "companion")},
     ),
     "rotations_alone": (
         {"use_prior_cost": False, "use_prior_taps": False, "use_companion_taps": False, "use_vlm_taps": False},
-        FeatureRequest(rotations=True),
+        asks(rotations=True),
     ),
     "one_layer": ({"num_layers": 1}, ALL),
     "chosen_blocks": (
         {"vlm_blocks": [0, 4], "prior_blocks": [2, 3], "companion_blocks": [0, 2]},
-        FeatureRequest((0, 4), (2, 3), True, (0, 2), True),
+        asks((0, 4), (2, 3), (0, 2), prior_dense="final_norm", rotations=True),
     ),
 }
 
@@ -87,10 +85,10 @@ def test_gradients_equal_those_of_the_naive_head():
 @torch.no_grad()
 def test_rotated_views_are_not_read_without_rotation():
     head = small_rskt_seg(use_rotation=False)
-    image, text, prior = random_inputs(head)
-    assert image.rotated is None
-    unread = ImageFeatures(image.dense, image.blocks, torch.full((2, 4, 16, 6, 6), torch.nan), image.companion)
-    assert torch.equal(head(image, text, prior), head(unread, text, prior))
+    inputs = random_inputs(head)
+    assert inputs[0]["vlm"].rotated is None
+    unread = with_tower(inputs, "vlm", rotated=torch.full((2, 4, 16, 6, 6), torch.nan))
+    assert torch.equal(head(*inputs), head(*unread))
 
 
 @torch.no_grad()
@@ -132,7 +130,7 @@ def test_priors_of_both_patch_sizes_are_brought_to_the_grids(patch: int, align: 
 def test_variant_trains_all_its_parameters_on_what_it_asks_for(variant: str):
     options, request = VARIANTS[variant]
     head = small_rskt_seg(**options)
-    assert head.request() == request
+    assert head.requests() == request
     assert_trains_all_it_has(head, random_inputs(head))
 
 
@@ -150,16 +148,16 @@ def test_configuration_reaches_the_head(tiny_cfg: CfgNode):
     node.VLM_BLOCKS, node.PRIOR_BLOCKS, node.COMPANION_BLOCKS = [0, 2], [1, 2], [2, 4]
     tiny_cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = 7
     with torch.device("meta"):
-        head = build_head(tiny_cfg, VLM, PRIOR, COMPANION)
+        head = build_head(tiny_cfg, {"vlm": VLM, "prior": PRIOR, "companion": COMPANION})
     assert isinstance(head, RSKTSegHead)
     assert head.fusion.embed.in_channels == 2
     assert len(head.aggregator.layers) == 4
     assert (head.aggregator.pooling_test, head.class_chunk) == (1, 7)
-    assert head.request() == FeatureRequest((0, 2), (1, 2), True, (2, 4), False)
+    assert head.requests() == asks((0, 2), (1, 2), (2, 4), prior_dense="final_norm")
 
     node.USE_PRIOR_COST = node.USE_PRIOR_TAPS = node.USE_COMPANION_TAPS = False
     with torch.device("meta"):
-        assert build_head(tiny_cfg, VLM, None).request() == FeatureRequest((0, 2))
+        assert build_head(tiny_cfg, {"vlm": VLM}).requests() == asks((0, 2))
 
 
 def test_defaults_of_the_class_are_those_of_the_configuration():
@@ -171,9 +169,10 @@ def test_defaults_of_the_class_are_those_of_the_configuration():
         "companion": TowerSpec(768, 12, 32, 768),
     }
     with torch.device("meta"):
-        by_class, by_config = RSKTSegHead(**towers), build_head(cfg, *towers.values())
+        by_class, by_config = configured(RSKTSegHead, towers), build_head(cfg, towers)
     assert repr(by_class) == repr(by_config)
-    assert by_class.request() == by_config.request() == FeatureRequest((3, 7), (3, 7), True, (3, 7), True)
+    expected = asks((3, 7), (3, 7), (3, 7), prior_dense="final_norm", rotations=True)
+    assert by_class.requests() == by_config.requests() == expected
 
 
 @pytest.mark.parametrize(
@@ -185,12 +184,8 @@ def test_defaults_of_the_class_are_those_of_the_configuration():
 )
 def test_cost_decoder_has_the_published_number_of_parameters(vlm: TowerSpec, layers: int, expected: int):
     with torch.device("meta"):
-        head = RSKTSegHead(
-            vlm=vlm,
-            prior=TowerSpec(768, 12, 8, 384),
-            companion=TowerSpec(768, 12, 32, 768),
-            aggregator=replace(EFFICIENT, num_layers=layers),
-        )
+        towers = {"vlm": vlm, "prior": TowerSpec(768, 12, 8, 384), "companion": TowerSpec(768, 12, 32, 768)}
+        head = configured(RSKTSegHead, towers, num_layers=layers)
     # The official code counts the layers that bring towers to the grids elsewhere.
     own = {name: p for name, p in head.named_parameters() if ".resample." not in name and not name.startswith("align.")}
     assert sum(parameter.numel() for parameter in own.values()) == expected
@@ -206,14 +201,13 @@ def test_cost_decoder_has_the_published_number_of_parameters(vlm: TowerSpec, lay
         ({"tap_proj_dims": (8, 6, 4)}, r"MODEL\.RSKT_SEG\.TAP_PROJ_DIMS .*\(2\)"),
         ({"companion_blocks": [1, 5]}, r"MODEL\.RSKT_SEG\.COMPANION_BLOCKS .*between 0 and 4; got \[1, 5\]"),
         ({"prior_blocks": [1]}, r"MODEL\.RSKT_SEG\.PRIOR_BLOCKS must name 2 blocks.*\[1\]"),
-        ({"aggregator": "fast"}, r"MODEL\.RSKT_SEG\.AGGREGATOR must be 'swin' or 'efficient', got 'fast'"),
+        ({"aggregator": "fast"}, r"MODEL\.RSKT_SEG\.AGGREGATOR must be one of swin, efficient, got 'fast'"),
         ({"num_heads": 5}, r"MODEL\.RSKT_SEG\.HIDDEN_DIM \(32\) must be a multiple of .*RSKT_SEG\.NUM_HEADS \(5\)"),
     ],
 )
 def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
-    options = head_options(RSKT_DECODER, EFFICIENT, **options)
-    with pytest.raises(ValueError, match=message):
-        RSKTSegHead(vlm=VLM, prior=PRIOR, companion=COMPANION, **options)
+    with pytest.raises(ConfigError, match=message):
+        small_rskt_seg(**options)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +219,8 @@ def test_impossible_option_is_refused_with_its_key(options: dict, message: str):
     ],
 )
 def test_missing_tower_is_refused_where_an_option_uses_it(options: dict, missing: str, message: str):
-    towers = {"vlm": VLM, "prior": PRIOR, "companion": COMPANION, missing: None}
-    with pytest.raises(ValueError, match=message):
-        RSKTSegHead(**towers, **head_options(RSKT_DECODER, EFFICIENT, **options))
+    with pytest.raises(ConfigError, match=message):
+        small_rskt_seg(**{missing: None}, **options)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +231,8 @@ def test_missing_tower_is_refused_where_an_option_uses_it(options: dict, missing
     ],
 )
 def test_companion_whose_grid_does_not_match_is_refused(companion: TowerSpec, message: str):
-    with pytest.raises(ValueError, match=message):
-        RSKTSegHead(vlm=VLM, prior=PRIOR, companion=companion, **head_options(RSKT_DECODER, EFFICIENT))
+    with pytest.raises(ConfigError, match=message):
+        small_rskt_seg(companion=companion)
 
 
 @pytest.mark.parametrize("name", ["GSNetHead", "CATSegHead", "RSKTSegHead", "DRSegHead"])
@@ -248,7 +241,8 @@ def test_companion_that_the_head_does_not_use_is_refused(name: str):
     cfg.MODEL.SEM_SEG_HEAD.NAME = name
     cfg.MODEL.COMPANION.ARCH = "ViT-B-32"
     cfg.MODEL.RSKT_SEG.USE_COMPANION_TAPS = False
-    switch = "switch USE_COMPANION_TAPS on, or " if name in ("RSKTSegHead", "DRSegHead") else ""
-    message = f"COMPANION.ARCH is 'ViT-B-32', but {name} .* none of its blocks: {switch}set MODEL.COMPANION.ARCH to ''"
-    with torch.device("meta"), pytest.raises(ValueError, match=message):
-        build_head(cfg, VLM, PRIOR, COMPANION)
+    message = (
+        f"COMPANION.ARCH is set, but {name} .* asks for nothing of .*'companion': .* set MODEL.COMPANION.ARCH to ''"
+    )
+    with torch.device("meta"), pytest.raises(ConfigError, match=message):
+        build_head(cfg, {"vlm": VLM, "prior": PRIOR, "companion": COMPANION})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,14 @@ import torch.nn.functional as F
 from ovrs.inference import SlidingWindow
 
 CLASSES = 3
+
+
+def run(slide: SlidingWindow, images: list[torch.Tensor], classify: Callable) -> list[torch.Tensor]:
+    """Scores of images: cut, classified window by window, put together."""
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    maps = slide.merge(sizes, sizes, ((keys, classify(windows)) for keys, windows in slide.views(images)))
+    assert [found.full for found in maps] == [found.size for found in maps] == sizes
+    return [found.scores for found in maps]
 
 
 class Classifier:
@@ -33,7 +43,7 @@ def squash(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [(640, 640), (500, 700)])
 def test_published_protocol_is_four_windows_and_one_global_view(size: tuple[int, int]):
     image, classify = torch.randn(3, *size), Classifier(384)
-    actual = SlidingWindow()([image], classify)[0]
+    actual = run(SlidingWindow(), [image], classify)[0]
     assert classify.batches == [5]
 
     canvas = squash(image, 640, 640)
@@ -49,8 +59,8 @@ def test_published_protocol_is_four_windows_and_one_global_view(size: tuple[int,
 
 def test_without_global_view_only_windows_count():
     image, classify = torch.randn(3, 40, 40), Classifier(24)
-    with_view = SlidingWindow(40, 24, 0.333, True)([image], classify)[0]
-    without = SlidingWindow(40, 24, 0.333, False)([image], classify)[0]
+    with_view = run(SlidingWindow(40, 24, 0.333, True), [image], classify)[0]
+    without = run(SlidingWindow(40, 24, 0.333, False), [image], classify)[0]
     view = squash(classify(squash(image, 24, 24)[None])[0], 40, 40)
     torch.testing.assert_close(with_view, (without + view) / 2, rtol=1e-5, atol=1e-5)
 
@@ -64,7 +74,8 @@ SIZES = [(20, 20), (20, 50), (50, 20), (24, 24), (48, 25), (41, 67), (100, 33)]
 def test_weights_sum_to_one_at_every_pixel(canvas: int, overlap: float, global_view: bool):
     slide = SlidingWindow(canvas, 24, overlap, global_view)
     constant = torch.tensor([0.25, 0.5, 1.0])
-    results = slide(
+    results = run(
+        slide,
         [torch.randn(3, *size) for size in SIZES],
         lambda windows: constant[None, :, None, None].expand(len(windows), -1, 24, 24).clone(),
     )
@@ -79,18 +90,18 @@ def test_many_images_in_any_batch_size_equal_one_by_one(canvas: int, batch_size:
     images = [torch.randn(3, *size) for size in SIZES]
     classify = Classifier(24)
     slide = SlidingWindow(canvas, 24, 0.5, True, batch_size)
-    together = slide(images, classify)
+    together = run(slide, images, classify)
     assert max(classify.batches) == min(batch_size, sum(classify.batches))
     assert all(size == batch_size for size in classify.batches[:-1])
     for image, result in zip(images, together, strict=True):
-        single = SlidingWindow(canvas, 24, 0.5, True, 3)([image], classify)[0]
+        single = run(SlidingWindow(canvas, 24, 0.5, True, 3), [image], classify)[0]
         torch.testing.assert_close(result, single, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(41, 67), (100, 33), (48, 25)])
 def test_native_tiling_equals_an_explicit_loop(size: tuple[int, int]):
     image, classify = torch.randn(3, *size), Classifier(24)
-    actual = SlidingWindow(0, 24, 0.5, False)([image], classify)[0]
+    actual = run(SlidingWindow(0, 24, 0.5, False), [image], classify)[0]
     total, count = torch.zeros(CLASSES, *size), torch.zeros(size)
     corners = [[*range(0, side - 24, 12), side - 24] for side in size]
     for top in corners[0]:
@@ -103,8 +114,8 @@ def test_native_tiling_equals_an_explicit_loop(size: tuple[int, int]):
 @pytest.mark.parametrize("size", [(20, 20), (20, 50), (10, 24)])
 def test_global_view_of_an_image_smaller_than_a_window_covers_the_image_alone(size: tuple[int, int]):
     image, classify = torch.randn(3, *size), Classifier(24)
-    windows_only = SlidingWindow(0, 24, 0.333, False)([image], classify)[0]
-    actual = SlidingWindow(0, 24, 0.333, True)([image], classify)[0]
+    windows_only = run(SlidingWindow(0, 24, 0.333, False), [image], classify)[0]
+    actual = run(SlidingWindow(0, 24, 0.333, True), [image], classify)[0]
     view = squash(classify(squash(image, 24, 24)[None])[0], *size)
     assert actual.shape == (CLASSES, *size)
     torch.testing.assert_close(actual, (windows_only + view) / 2, rtol=1e-5, atol=1e-6)
@@ -112,7 +123,7 @@ def test_global_view_of_an_image_smaller_than_a_window_covers_the_image_alone(si
 
 def test_image_smaller_than_a_window_is_padded_to_one_window():
     image, classify = torch.randn(3, 20, 10), Classifier(24)
-    actual = SlidingWindow(0, 24, 0.333, False)([image], classify)[0]
+    actual = run(SlidingWindow(0, 24, 0.333, False), [image], classify)[0]
     expected = classify(F.pad(image, (0, 14, 0, 4))[None])[0]
     assert classify.batches == [1, 1]
     torch.testing.assert_close(actual, expected[:, :20, :10])
@@ -136,7 +147,7 @@ def test_windows_cover_a_side_with_the_last_shifted_inwards(side: int, overlap: 
 def test_images_are_not_changed():
     image = torch.randn(3, 30, 30)
     before = image.clone()
-    SlidingWindow(0, 24)([image], Classifier(24))
+    run(SlidingWindow(0, 24), [image], Classifier(24))
     assert torch.equal(image, before)
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovrs.inference import whole_image_scores
-from ovrs.inference.labels import enlarge
+from ovrs.inference import ScoreMap, WholeImage
+from ovrs.scores import enlarge
 
 
 def coarse(images: torch.Tensor) -> torch.Tensor:
@@ -19,12 +19,22 @@ def ramp(height: int, width: int) -> torch.Tensor:
     return torch.stack([rows, columns, rows + columns])
 
 
+def whole_image_scores(
+    images: list, sizes: list, classify: Callable, divisor: int, crop_padding: bool = True, batch_size: int = 8
+) -> list[ScoreMap]:
+    """Score maps of images that a plan put through ``classify``."""
+    plan = WholeImage(divisor, crop_padding, batch_size)
+    scored = ((keys, classify(views)) for keys, views in plan.views(images))
+    return plan.merge([tuple(image.shape[-2:]) for image in images], sizes, scored)
+
+
 def at_full_size(
     images: list, sizes: list, classify: Callable, divisor: int, crop_padding: bool = True
 ) -> list[torch.Tensor]:
     """The scores enlarged and cut to the wanted size, all classes at once."""
     maps = whole_image_scores(images, sizes, classify, divisor, crop_padding)
-    return [enlarge(scores, full)[:, :h, :w] for (scores, full), (h, w) in zip(maps, sizes, strict=True)]
+    assert [found.size for found in maps] == sizes
+    return [enlarge(found.scores, found.full)[:, :h, :w] for found, (h, w) in zip(maps, sizes, strict=True)]
 
 
 @pytest.mark.parametrize("size", [(32, 64), (64, 32)])
@@ -80,7 +90,7 @@ def test_fate_of_the_padding_does_not_matter_where_there_is_none(size: tuple[int
     assert torch.equal(cut, kept)
 
 
-def test_each_image_has_its_own_size_and_pass():
+def test_each_image_has_its_own_size():
     images = [torch.rand(3, 20, 30), torch.rand(3, 32, 32), torch.rand(3, 50, 10)]
     sizes = [(20, 30), (64, 48), (25, 5)]
     together = at_full_size(images, sizes, coarse, 16)
@@ -91,6 +101,22 @@ def test_each_image_has_its_own_size_and_pass():
 
 @pytest.mark.parametrize(("size", "full"), [((32, 64), (1000, 2000)), ((40, 50), (1600, 2560))])
 def test_scores_stay_as_small_as_the_model_makes_them(size: tuple[int, int], full: tuple[int, int]):
-    ((scores, enlarged),) = whole_image_scores([torch.rand(3, *size)], [(1000, 2000)], coarse, 32)
-    assert scores.shape == (3, -(-size[0] // 32) * 8, -(-size[1] // 32) * 8)
-    assert enlarged == full
+    (found,) = whole_image_scores([torch.rand(3, *size)], [(1000, 2000)], coarse, 32)
+    assert found.scores.shape == (3, -(-size[0] // 32) * 8, -(-size[1] // 32) * 8)
+    assert found.full == full
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_images_of_one_padded_size_share_a_pass(batch_size: int):
+    sizes = [(32, 32), (30, 31), (64, 32), (32, 32), (20, 32)]
+    images = [torch.rand(3, *size) for size in sizes]
+    passes = []
+
+    def classify(views: torch.Tensor) -> torch.Tensor:
+        passes.append(tuple(views.shape))
+        return coarse(views)
+
+    together = whole_image_scores(images, sizes, classify, 32, batch_size=batch_size)
+    assert len(passes) == {1: 5, 2: 3, 8: 2}[batch_size]
+    for image, size, found in zip(images, sizes, together, strict=True):
+        assert torch.equal(found.scores, whole_image_scores([image], [size], coarse, 32)[0].scores)

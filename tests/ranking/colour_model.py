@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ovrs.backbones import VLM
-from ovrs.structures import ImageFeatures, TowerSpec
+from ovrs.structures import TowerFeatures, TowerSpec
 
 COLOURS = {"red": (250, 20, 10), "green": (10, 240, 30), "blue": (30, 10, 250)}
 INFORMATIVE = (7, 2, 5)  # of red, green and blue; the other channels follow the position, not the class
@@ -27,11 +27,11 @@ class ColourVLM(VLM):
         self.register_buffer("words", torch.from_numpy(rng.uniform(0.2, 0.9, (len(COLOURS), CHANNELS))).float())
         self.passes = 0
 
-    def encode_image(self, image, request):
+    def encode(self, image, request):
         self.passes += 1
         dense = self.background.expand(len(image), -1, -1, -1).clone()
         dense[:, list(INFORMATIVE)] = F.avg_pool2d(image, PATCH)
-        return ImageFeatures(dense)
+        return TowerFeatures(dense)
 
     def encode_text(self, sentences):
         words = self.words.clone()

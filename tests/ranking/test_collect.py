@@ -8,10 +8,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from ranking.colour_model import COLOURS
 
-from ovrs.channel_ranking import RankingError
 from ovrs.config import ConfigError
 from ovrs.data import resolve_datasets
 from ovrs.data.augmentation import resize_image, resized_shape
+from ovrs.heads.dr_seg.ranking_file import RankingError
 from ovrs.ranking import RankingOptions, collect, grid_labels
 from ovrs.ranking.collect import ClassReservoirs, ClassSums, centre_labels
 

@@ -9,8 +9,8 @@ import pytest
 from ranking.colour_model import CHANNELS, INFORMATIVE
 
 import ovrs
-from ovrs.channel_ranking import RankingError
 from ovrs.data import DataError
+from ovrs.heads.dr_seg.ranking_file import RankingError
 from ovrs.ranking import RankingOptions, describe_ranking, rank_channels
 
 

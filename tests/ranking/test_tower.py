@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ovrs.config import ConfigError
 from ovrs.engine import build_model
 from ovrs.ranking import FrozenTower
-from ovrs.structures import FeatureRequest
+from ovrs.structures import TowerRequest
 
 
 def state_of(tower):
@@ -90,7 +90,7 @@ def test_image_is_normalised_and_squashed(tiny_cfg):
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (tiny_cfg.MODEL.PIXEL_MEAN, tiny_cfg.MODEL.PIXEL_STD))
     square = F.interpolate(((image - mean) / std)[None], size=(32, 32), mode="bilinear", align_corners=False)
-    expected = tower.vlm.encode_image(square, FeatureRequest()).dense[0]
+    expected = tower.vlm(square, TowerRequest(dense="class_residual")).dense[0]
     torch.testing.assert_close(tower.dense(image), expected)
     assert expected.shape == (16, 4, 4)
 

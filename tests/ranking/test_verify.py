@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ovrs.channel_ranking import RankingError
 from ovrs.data import DataError, read_pair
 from ovrs.evaluation import ConfusionMatrix
+from ovrs.heads.dr_seg.ranking_file import RankingError
 from ovrs.ranking import RATIOS, rank_channels, verify_ranking
 
 

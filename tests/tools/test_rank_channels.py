@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ovrs.channel_ranking import ChannelRanking
+from ovrs.heads.dr_seg.ranking_file import ChannelRanking
 
 CHANNELS = 16  # of the tiny tower
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ovrs.data import built_in_cards
-from ovrs.vocabulary import Vocabulary, VocabularyError, merge_classes, normalised_word
+from ovrs.errors import VocabularyError
+from ovrs.vocabulary import Vocabulary, merge_classes, normalised_word
 
 
 @pytest.mark.parametrize("word", ["low vegetation", "Low-Vegetation", "LOW_VEGETATION", "  low -  vegetation\t"])
@@ -25,6 +26,12 @@ def test_first_string_wins_and_new_classes_follow_in_order():
     )
     assert classes == ("Low vegetation", "building|house", "tree", "sea")
     assert indices == {"a": (0, 1), "b": (2, 1, 0), "c": (2, 3)}
+
+
+def test_quoted_comma_belongs_to_the_word():
+    classes, indices = merge_classes({"a": ['"tree, forest"|wood', "sea"], "b": ["Wood", "road"]})
+    assert classes == ('"tree, forest"|wood', "sea", "road")
+    assert indices["b"] == (0, 2)
 
 
 def test_words_of_later_strings_lead_to_the_first_class():
@@ -60,3 +67,9 @@ def test_all_built_in_cards_merge_into_a_valid_vocabulary():
     for name, texts in lists.items():
         found = [normalised_word(classes[index]) for index in indices[name]]
         assert found == [normalised_word(text) for text in texts]
+
+
+@pytest.mark.parametrize("card", built_in_cards(), ids=lambda card: card.name)
+def test_built_in_card_is_a_valid_vocabulary(card):
+    """No comma outside quotes and no word in two classes."""
+    assert len(Vocabulary.from_strings(card.classes)) == len(card.classes)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ovrs.errors import ConfigError
 from ovrs.vocabulary import TextBank, Vocabulary
 
 WIDTH = 6
@@ -52,20 +53,45 @@ def frozen(encoder):
 # ---------------------------------------------------------------------- the embeddings
 
 
-def test_embeddings_are_classes_by_prompts_of_unit_length(frozen):
+def unit(encoder, word: str, template: str) -> torch.Tensor:
+    """Return the [C] unit embedding of one sentence."""
+    return F.normalize(encoder.raw(template.replace("{}", word)) @ encoder.weight.detach(), dim=0)
+
+
+def test_embeddings_are_words_by_prompts_of_unit_length(frozen):
     text = TextBank()(frozen, WORDS)
-    assert text.embeddings.shape == (3, 2, WIDTH)
+    assert text.embeddings.shape == (6, 2, WIDTH)
     assert text.embeddings.dtype == torch.float32
-    torch.testing.assert_close(text.embeddings.norm(dim=-1), torch.ones(3, 2))
-    assert text.vocabulary is WORDS
+    torch.testing.assert_close(text.embeddings.norm(dim=-1), torch.ones(6, 2))
+    assert text.class_of.tolist() == [0, 0, 0, 1, 2, 2]
+    assert text.class_of.dtype == torch.int64
+    assert text.classes == 3
+    words = [word for words in WORDS.synonyms for word in words]
+    for q, word in enumerate(words):
+        for p, template in enumerate(WORDS.templates):
+            torch.testing.assert_close(text.embeddings[q, p], unit(frozen, word, template))
 
 
-def test_mean_is_the_normalised_mean_of_unit_embeddings(frozen):
-    found = TextBank("mean")(frozen, WORDS).embeddings
-    for t in range(3):
-        for p, group in enumerate(WORDS.prompts(t)):
-            units = [F.normalize(frozen.raw(sentence) @ frozen.weight, dim=0) for sentence in group]
+def test_class_is_the_normalised_mean_of_its_words_unit_embeddings(frozen):
+    found = TextBank("mean")(frozen, WORDS).per_class
+    assert found.shape == (3, 2, WIDTH)
+    for t, words in enumerate(WORDS.synonyms):
+        for p, template in enumerate(WORDS.templates):
+            units = [unit(frozen, word, template) for word in words]
             torch.testing.assert_close(found[t, p], F.normalize(torch.stack(units).mean(dim=0), dim=0))
+
+
+def test_prompts_are_averaged_and_normalised_again(frozen):
+    text = TextBank()(frozen, WORDS)
+    for t in range(3):
+        torch.testing.assert_close(text.mean[t], F.normalize(text.per_class[t].mean(dim=0), dim=0))
+    for q in range(6):
+        torch.testing.assert_close(text.per_word[q], F.normalize(text.embeddings[q].mean(dim=0), dim=0))
+
+
+def test_one_class_alone_is_encoded(frozen):
+    text = TextBank()(frozen, Vocabulary.from_strings(["sea|lake"], ["a {}."], minimum=1))
+    assert (text.embeddings.shape, text.per_class.shape, text.mean.shape) == ((2, 1, WIDTH), (1, 1, WIDTH), (1, WIDTH))
 
 
 def test_first_encodes_only_the_first_word(frozen):
@@ -76,7 +102,7 @@ def test_first_encodes_only_the_first_word(frozen):
 
 
 def test_unknown_synonym_rule_is_refused():
-    with pytest.raises(ValueError, match=r"VOCABULARY\.SYNONYMS must be 'mean', 'first' or 'random', got 'all'"):
+    with pytest.raises(ConfigError, match=r"VOCABULARY\.SYNONYMS must be one of mean, first, random, got 'all'"):
         TextBank("all")
 
 
@@ -90,7 +116,7 @@ def test_batches_of_sentences_give_the_same_embeddings(frozen):
 def test_classes_keep_their_order(frozen):
     reversed_words = Vocabulary.from_strings(["tree|forest", "road", "sea|lake|pond"], WORDS.templates)
     bank = TextBank()
-    torch.testing.assert_close(bank(frozen, reversed_words).embeddings, bank(frozen, WORDS).embeddings.flip(0))
+    torch.testing.assert_close(bank(frozen, reversed_words).per_class, bank(frozen, WORDS).per_class.flip(0))
 
 
 # ---------------------------------------------------------------------- one word at random
@@ -98,8 +124,7 @@ def test_classes_keep_their_order(frozen):
 
 def in_all_templates(encoder, word: str) -> torch.Tensor:
     """Return the [P, C] unit embeddings of one word."""
-    sentences = [template.replace("{}", word) for template in WORDS.templates]
-    return F.normalize(torch.stack([encoder.raw(sentence) for sentence in sentences]) @ encoder.weight.detach(), dim=1)
+    return torch.stack([unit(encoder, word, template) for template in WORDS.templates])
 
 
 def drawn_words(bank, encoder) -> tuple[str, ...]:
@@ -107,7 +132,9 @@ def drawn_words(bank, encoder) -> tuple[str, ...]:
 
     Each of its embeddings must be that of exactly one of the class's words, the same word in every template.
     """
-    found = bank(encoder, WORDS, training=True).embeddings.detach()
+    text = bank(encoder, WORDS, training=True)
+    assert text.class_of.tolist() == [0, 1, 2]
+    found = text.per_class.detach()
     drawn = []
     for words, embeddings in zip(WORDS.synonyms, found, strict=True):
         matching = [word for word in words if torch.allclose(in_all_templates(encoder, word), embeddings, atol=1e-6)]
@@ -158,21 +185,21 @@ def test_trained_tower_encodes_only_the_drawn_words_and_learns_from_them(encoder
         encoder.zero_grad()
         encoder.batches.clear()
         text = bank(encoder, WORDS, training=True)
-        assert text.vocabulary is WORDS
+        assert (text.class_of.tolist(), text.classes) == ([0, 1, 2], 3)
         assert len(encoder.sentences) == len(WORDS) * len(WORDS.templates)
         for t, in_templates in enumerate(zip(encoder.sentences[::2], encoder.sentences[1::2], strict=True)):
-            assert in_templates in zip(*WORDS.prompts(t), strict=True)
+            assert in_templates in [tuple(s.replace("{}", word) for s in WORDS.templates) for word in WORDS.synonyms[t]]
         text.embeddings[0].sum().backward()
         assert encoder.weight.grad.abs().max() > 0
 
 
-def test_evaluation_takes_the_mean_of_all_words(any_tower):
+def test_evaluation_takes_all_words(any_tower):
     with torch.no_grad():
         found = TextBank("random")(any_tower, WORDS).embeddings
         torch.testing.assert_close(found, TextBank("mean")(any_tower, WORDS).embeddings)
 
 
-def test_training_takes_the_mean_where_nothing_is_drawn(frozen):
+def test_training_takes_all_words_where_nothing_is_drawn(frozen):
     bank = TextBank("mean")
     assert bank(frozen, WORDS, training=True).embeddings is bank(frozen, WORDS).embeddings
 
@@ -186,6 +213,15 @@ def test_vocabulary_is_encoded_once(frozen):
     again = bank(frozen, Vocabulary.from_strings(["sea|lake|pond", "road", "tree|forest"], ["a {}.", "the {}"]))
     assert len(frozen.batches) == 1
     assert again.embeddings is first
+
+
+def test_means_are_computed_once(frozen):
+    bank = TextBank()
+    first = bank(frozen, WORDS)
+    again = bank(frozen, WORDS)
+    assert again.per_class is first.per_class
+    assert again.mean is first.mean
+    assert again.per_word is first.per_word
 
 
 @pytest.mark.parametrize(
@@ -295,6 +331,17 @@ def test_cached_embeddings_of_inference_mode_can_be_trained_with(frozen):
     assert projection.weight.grad.abs().max() > 0
 
 
+def test_means_read_in_inference_mode_can_be_trained_with(frozen):
+    bank = TextBank()
+    with torch.inference_mode():
+        _ = bank(frozen, WORDS).mean, bank(frozen, WORDS).per_word
+    projection = nn.Linear(WIDTH, 2)
+    text = bank(frozen, WORDS)
+    for values in (text.per_class, text.mean, text.per_word):
+        assert not values.is_inference()
+        projection(values).sum().backward()
+
+
 # ---------------------------------------------------------------------- with a real text tower
 
 
@@ -309,4 +356,4 @@ def test_clip_embeddings_are_those_of_single_sentences(tiny_vlm):
     with torch.no_grad():
         found = TextBank(sentences_per_batch=3)(tiny_vlm, WORDS).embeddings
         alone = F.normalize(tiny_vlm.encode_text(["the road"]), dim=-1)[0]
-    torch.testing.assert_close(found[1, 1], alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[3, 1], alone, rtol=1e-5, atol=1e-6)

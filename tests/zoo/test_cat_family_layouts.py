@@ -12,8 +12,9 @@ from detectron2.config import CfgNode
 from golden import fill
 from torch import Tensor
 
-from ovrs.backbones.state_dict import WeightsError, load_strictly, read_state_dict
+from ovrs.backbones.state_dict import load_strictly, read_state_dict
 from ovrs.config import get_cfg
+from ovrs.errors import WeightsError
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.zoo import LAYOUTS, from_any_layout
 

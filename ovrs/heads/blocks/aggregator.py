@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch.nn.functional as F
-from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ovrs.heads.blocks.chunks import over_classes
@@ -15,53 +13,18 @@ from ovrs.heads.blocks.efficient import ClassFusion, SpatialFusion
 from ovrs.heads.blocks.swin import GuidedSwinPair
 
 
-@dataclass(frozen=True)
-class AggregatorOptions:
-    """The aggregator's shape; configuration keys have the same names in capitals.
+class AggregatorOptions(Protocol):
+    """What the aggregator reads of a head's options."""
 
-    Attributes:
-        hidden_dim: channels of the cost maps.
-        aggregator: ``swin`` (CAT-Seg, GSNet) or ``efficient`` (RSKT-Seg, DR-Seg).
-        num_layers, num_heads: of either kind.
-        pooling_train, pooling_test: pooling of class attention in training and in evaluation.
-        window_size, class_attention, pad_classes_to: of ``swin``.
-    """
-
-    hidden_dim: int = 128
-    aggregator: Literal["swin", "efficient"] = "swin"
-    num_layers: int = 2
-    num_heads: int = 4
-    pooling_train: int = 2
-    pooling_test: int = 1
-    window_size: int = 12
-    class_attention: Kind = "linear"
-    pad_classes_to: int = 256
-
-    @classmethod
-    def from_node(cls, node: CfgNode) -> AggregatorOptions:
-        """Read a head's group of configuration keys."""
-        return cls(**{option.name: node[option.name.upper()] for option in fields(cls)})
-
-    def check(self, key: str) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            ValueError: the message names the key below ``key``.
-        """
-        if self.aggregator not in ("swin", "efficient"):
-            raise ValueError(f"{key}.AGGREGATOR must be 'swin' or 'efficient', got {self.aggregator!r}.")
-        for name in ("num_heads", "window_size", "pooling_train", "pooling_test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{key}.{name.upper()} must be at least 1, got {getattr(self, name)}.")
-        if self.hidden_dim % self.num_heads:
-            raise ValueError(
-                f"{key}.HIDDEN_DIM ({self.hidden_dim}) must be a multiple of {key}.NUM_HEADS ({self.num_heads})."
-            )
-
-
-SWIN = AggregatorOptions()  # CAT-Seg and GSNet
-# RSKT-Seg and DR-Seg. RSKT-Seg's code ignores the four heads that its configuration names.
-EFFICIENT = AggregatorOptions(aggregator="efficient", num_layers=3, num_heads=8, pooling_test=2)
+    hidden_dim: int
+    aggregator: Literal["swin", "efficient"]
+    num_layers: int
+    num_heads: int
+    pooling_train: int
+    pooling_test: int
+    window_size: int
+    class_attention: Kind
+    pad_classes_to: int
 
 
 class AggregatorLayer(nn.Module):
@@ -107,12 +70,10 @@ class CostAggregator(nn.Module):
     Args:
         joint_dim: width of image features and embeddings.
         options: shape of the layers.
-        key: the head's group of configuration keys, for messages.
     """
 
-    def __init__(self, joint_dim: int, options: AggregatorOptions, key: str) -> None:
+    def __init__(self, joint_dim: int, options: AggregatorOptions) -> None:
         super().__init__()
-        options.check(key)
         self.pooling_train, self.pooling_test = options.pooling_train, options.pooling_test
         self.appearance = nn.Conv2d(joint_dim, options.hidden_dim, 3, padding=1)
         self.text_guidance = nn.Linear(joint_dim, options.hidden_dim)

@@ -1,16 +1,19 @@
-"""Upsampling of class maps with guidance (CAT-Seg's decoder stage, GSNet's RIPD, HG-RSOVSSeg's HGU)."""
+"""Upsampling of class maps with guidance: CAT-Seg's decoder, GSNet's RIPD, a level of HG-RSOVSSeg's HGU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.heads.blocks.chunks import over_classes
 from ovrs.heads.blocks.precision import full_precision
 from ovrs.heads.blocks.work import GUIDANCE, UPSAMPLING
+from ovrs.structures import TowerFeatures
 
 GROUP_WIDTH = 16  # channels per group of the decoders' GroupNorm
 
@@ -55,7 +58,7 @@ class GuidedUpsampling(nn.Module):
     ) -> None:
         super().__init__()
         if out_dim % GROUP_WIDTH:
-            raise ValueError(f"DECODER_DIMS must be multiples of {GROUP_WIDTH}, got {out_dim}.")
+            raise ValueError(f"the width of a decoder level must be a multiple of {GROUP_WIDTH}, got {out_dim}.")
         self.up_dim, self.merge = up_dim, merge
         groups = out_dim // GROUP_WIDTH
         self.up = nn.ConvTranspose2d(in_dim, up_dim, kernel_size=2, stride=2)
@@ -135,3 +138,99 @@ def resampler(in_dim: int, out_dim: int, scale: Fraction) -> nn.Module:
     if scale.numerator == 1:
         return nn.Conv2d(in_dim, out_dim, kernel_size=scale.denominator, stride=scale.denominator)
     raise ValueError(f"cannot resample by {scale}: towers' grids must be whole multiples of each other.")
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A tower that guides a decoder.
+
+    Attributes:
+        width: of the tower.
+        blocks: whose outputs guide, one per level.
+        cells: cells of the tower along the side of one cell of the cost maps.
+    """
+
+    width: int
+    blocks: tuple[int, ...]
+    cells: Fraction
+
+
+class Tap(nn.Module):
+    """Guidance for one decoder level: a tower's block output, resampled and projected.
+
+    Args:
+        in_dim: width of the tower.
+        hidden: channels after resampling.
+        out_dim: channels of the guidance.
+        scale: decoder grid over tower grid.
+    """
+
+    def __init__(self, in_dim: int, hidden: int, out_dim: int, scale: Fraction) -> None:
+        super().__init__()
+        self.resample = resampler(in_dim, hidden, scale)
+        self.project = nn.Conv2d(hidden, out_dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, h, w] -> [B, out, scale * h, scale * w], not negative."""
+        return F.relu(self.project(self.resample(x)))
+
+
+class GuidedDecoder(nn.Module):
+    """Doubles the resolution per level, guided by taps, then predicts one logit per class and cell.
+
+    Guidance of the vision-language model takes the place of as many upsampled channels (CAT-Seg); that of other
+    towers is added to them.
+
+    Args:
+        in_dim: channels of the cost maps.
+        dims: channels after each level.
+        guides: the guiding towers by name, in the order of the weights.
+        tap_dims, tap_proj_dims: channels of the guidance after resampling and after projection, per level.
+        initial_bias: of the predictor; ``None`` for PyTorch's own.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        dims: Sequence[int],
+        guides: Mapping[str, Guide],
+        tap_dims: Sequence[int],
+        tap_proj_dims: Sequence[int],
+        initial_bias: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.blocks = {name: guide.blocks for name, guide in guides.items()}
+        self.taps = nn.ModuleDict(
+            {
+                name: nn.ModuleList(
+                    Tap(guide.width, hidden, out, 2 ** (level + 1) / guide.cells)
+                    for level, (hidden, out) in enumerate(zip(tap_dims, tap_proj_dims, strict=True))
+                )
+                for name, guide in guides.items()
+            }
+        )
+        self.stages = nn.ModuleList()
+        width = in_dim
+        for out, guidance in zip(dims, tap_proj_dims, strict=True):
+            up = width - (guidance if "vlm" in guides else 0)
+            self.stages.append(GuidedUpsampling(width, up, [guidance] * len(guides), out))
+            width = out
+        self.predictor = nn.Conv2d(width, 1, 3, padding=1)
+        if initial_bias is not None:
+            nn.init.constant_(self.predictor.bias, initial_bias)
+
+    def guide(self, features: Mapping[str, TowerFeatures]) -> list[Tensor | None]:
+        """Return the guidance of images for every level; once per image, not per class."""
+        return [
+            stage.guide([taps[i](features[name].blocks[self.blocks[name][i]]) for name, taps in self.taps.items()])
+            for i, stage in enumerate(self.stages)
+        ]
+
+    def forward(self, x: Tensor, guidance: Sequence[Tensor | None], chunk: int) -> Tensor:
+        """[B, T, C, h, w] cost maps -> [B, T, H, W] logits, ``chunk`` classes at a time; they do not see each other."""
+        return over_classes(lambda part: self._decode(part, guidance), chunk, x)
+
+    def _decode(self, x: Tensor, guidance: Sequence[Tensor | None]) -> Tensor:
+        for stage, share in zip(self.stages, guidance, strict=True):
+            x = stage(x, share)
+        return self.predictor(x.flatten(0, 1)).squeeze(1).unflatten(0, x.shape[:2])

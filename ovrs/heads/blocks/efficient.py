@@ -162,7 +162,7 @@ def _over_both(layer: nn.Linear, y: Tensor, guidance: Tensor) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Start as the official training does (dr_seg spec, section 6.2)."""
+    """Start as the official training of RSKT-Seg does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

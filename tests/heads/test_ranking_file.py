@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ovrs.channel_ranking import (
+from ovrs.heads.dr_seg.ranking_file import (
     ChannelRanking,
     RankingError,
     channel_count,

@@ -3,78 +3,45 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from ovrs.config.options import Options, option
 from ovrs.heads.blocks.precision import full_precision
 
 _EPSILON = 1e-6
 
-_CHOICES = {
-    "dist_mode": ("l2_sq", "l2"),
-    "edge_input": ("unit_rms", "raw"),
-    "edge_weight": ("mlp", "affinity", "mlp_x_affinity"),
-    "degree": ("row", "col", "symmetrised"),
-    "init": ("xavier", "eye"),
-}
-
 
 @dataclass(frozen=True)
-class GraphOptions:
-    """Readings of the paper's equations; configuration keys have the same names in capitals.
+class GraphOptions(Options):
+    """Readings of the paper's equations."""
 
-    Attributes:
-        topk: neighbours per node, beside itself.
-        topk_includes_self: whether the node itself is one of the ``topk``.
-        sigma_f, sigma_s: of the affinity, Eq. 7.
-        dist_mode: the distance in Eq. 7, in cells: squared or not.
-        edge_hidden: hidden width of the edge MLP, Eq. 8.
-        edge_input: prior features scaled to unit RMS, or raw.
-        edge_weight: Eq. 8, the affinity instead, or their product.
-        n_layers: propagation layers; ReLU follows all but the last, a layer norm the last.
-        degree: node degrees as the sums of rows (each node's own list) or of columns of the weights, or of the rows
-            after an edge in one direction became one in both.
-        residual: whether the input is added to the output.
-        init: of the propagation weights.
-    """
-
-    topk: int = 75
-    topk_includes_self: bool = False
-    sigma_f: float = 2.0
-    sigma_s: float = 0.05
-    dist_mode: Literal["l2_sq", "l2"] = "l2_sq"
-    edge_hidden: int = 128
-    edge_input: Literal["unit_rms", "raw"] = "unit_rms"
-    edge_weight: Literal["mlp", "affinity", "mlp_x_affinity"] = "mlp"
-    n_layers: int = 2
-    degree: Literal["row", "col", "symmetrised"] = "row"
-    residual: bool = False
-    init: Literal["xavier", "eye"] = "xavier"
-
-    @classmethod
-    def from_node(cls, node: CfgNode) -> GraphOptions:
-        """Read ``MODEL.DR_SEG.PDGR``."""
-        return cls(**{option.name: node[option.name.upper()] for option in fields(cls)})
-
-    def check(self, key: str) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            ValueError: the message names the key below ``key``.
-        """
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{key}.{name.upper()} must be one of {', '.join(choices)}, got {getattr(self, name)!r}."
-                )
-        for name in ("topk", "edge_hidden", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{key}.{name.upper()} must be at least 1, got {getattr(self, name)}.")
+    enabled: bool = option(True, "off: no refined cost, and FUSION.TYPE must be ori_only")
+    topk: int = option(75, "neighbours per node (Table 6)", minimum=1)
+    topk_includes_self: bool = option(False, "whether the node itself is one of them; it is heard in any case")
+    sigma_f: float = option(2.0, "scale of the affinity, Eq. 7")
+    sigma_s: float = option(0.05, "decay of the affinity with distance, Eq. 7")
+    dist_mode: Literal["l2_sq", "l2"] = option("l2_sq", "the distance in Eq. 7, in cells: squared or not")
+    edge_hidden: int = option(128, "hidden width of the edge MLP, Eq. 8", minimum=1)
+    edge_input: Literal["unit_rms", "raw"] = option("unit_rms", "prior features scaled to unit RMS, or raw")
+    edge_weight: Literal["mlp", "affinity", "mlp_x_affinity"] = option(
+        "mlp", "Eq. 8, the affinity instead, or their product"
+    )
+    n_layers: int = option(2, "propagation layers; ReLU follows all but the last, a layer norm the last", minimum=1)
+    degree: Literal["row", "col", "symmetrised"] = option(
+        "row",
+        "node degrees: sums of rows (each node's own list) or of columns of the weights, or of the rows after an "
+        "edge in one direction became one in both",
+    )
+    residual: bool = option(False, "whether the input is added to the output")
+    init: Literal["xavier", "eye"] = option("xavier", "of the propagation weights")
+    ln_gamma_init: float = option(
+        1.0, "scale of the rectified channels; 0 takes the mean channel RMS of the ranking file", minimum=0
+    )
 
 
 def affinity(prior: Tensor, grid: tuple[int, int], options: GraphOptions) -> Tensor:
@@ -121,12 +88,10 @@ class GraphRectification(nn.Module):
         prior_dim: width D of the prior.
         options: readings of the equations.
         gamma: initial scale of the output's layer norm.
-        key: the group of configuration keys, for messages.
     """
 
-    def __init__(self, channels: int, prior_dim: int, options: GraphOptions, gamma: float, key: str) -> None:
+    def __init__(self, channels: int, prior_dim: int, options: GraphOptions, gamma: float) -> None:
         super().__init__()
-        options.check(key)
         self.options = options
         # Linear(2 D -> m) over [g_i ; g_j], as one layer per end: [B, N, K, 2 D] is never formed.
         self.receiver = nn.Linear(prior_dim, options.edge_hidden)
