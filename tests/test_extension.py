@@ -20,7 +20,7 @@ from torch import nn
 
 from ovrs.backbones import CATALOGUE, PRIOR_REGISTRY, VLM, VLM_REGISTRY, build_vlm
 from ovrs.backbones.weights import WeightsEntry
-from ovrs.config import load_config
+from ovrs.config import OPTION_GROUPS, ConfigError, load_config
 from ovrs.data import SegmentationMapper, resolve_datasets
 from ovrs.engine import Trainer, build_model
 from ovrs.structures import TowerFeatures, TowerSpec
@@ -32,6 +32,10 @@ CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 def _own_registries(monkeypatch):
     for registry in (SEM_SEG_HEADS_REGISTRY, VLM_REGISTRY, PRIOR_REGISTRY):
         monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
+    before = dict(OPTION_GROUPS)
+    yield
+    OPTION_GROUPS.clear()
+    OPTION_GROUPS.update(before)
 
 
 @pytest.fixture
@@ -67,6 +71,11 @@ def segment(model: nn.Module, classes: list[str]) -> torch.Tensor:
         return model([{"image": image, "vocabulary": classes}])[0]["sem_seg"]
 
 
+def blocks_of_guide(language: str) -> list[str]:
+    """Return the examples of CONTRIBUTING.md in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+
+
 # ---------------------------------------------------------------------- a head
 
 
@@ -75,11 +84,7 @@ def from_guide(tmp_path):
     """Import a class of CONTRIBUTING.md from a module outside the package."""
 
     def from_guide(name: str) -> type:
-        (code,) = [
-            block
-            for block in re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
-            if f"class {name}(" in block
-        ]
+        (code,) = [block for block in blocks_of_guide("python") if f"class {name}(" in block]
         path = tmp_path / "contributed.py"
         path.write_text(code, encoding="utf-8")
         spec = importlib.util.spec_from_file_location("contributed", path)
@@ -91,24 +96,54 @@ def from_guide(tmp_path):
 
 
 @pytest.fixture
-def cosine_head(from_guide):
-    return from_guide("CosineHead")
+def cosine(tmp_path, configure):
+    """Configure the head of CONTRIBUTING.md: its file outside the package and the YAML beside it, word for word."""
+    (code,) = [block for block in blocks_of_guide("python") if "class CosineHead(" in block]
+    (recipe,) = [block for block in blocks_of_guide("yaml") if "CosineHead" in block]
+    (tmp_path / "contributed.py").write_text(code, encoding="utf-8")
+    configure()  # writes base.yaml
+    (tmp_path / "cosine.yaml").write_text(recipe, encoding="utf-8")
+    return lambda *overrides: load_config(tmp_path / "cosine.yaml", overrides)
 
 
-def test_head_of_the_guide_is_found_by_its_name(cosine_head, configure):
-    model = build_model(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
-    assert type(model.head) is cosine_head
+def test_head_of_the_guide_is_found_by_its_name(cosine):
+    assert type(build_model(cosine()).head).__name__ == "CosineHead"
 
 
-def test_head_of_the_guide_trains(cosine_head, configure):
-    changed = changed_by_a_step(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
+def test_options_of_the_guides_head_come_from_defaults_yaml_and_command_line(cosine):
+    cfg = cosine()
+    assert cfg.MODEL.COSINE == {"SCALE": 50.0, "ADAPT": "linear"}
+    assert OPTION_GROUPS["COSINE"]().scale == 100.0
+    head = build_model(cosine("MODEL.COSINE.SCALE", "7", "MODEL.COSINE.ADAPT", "none")).head
+    assert (head.scale, type(head.adapt)) == (7.0, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("MODEL.COSINE.SCALE", "0"), r"MODEL\.COSINE\.SCALE must be above 0, got 0"),
+        (
+            ("MODEL.COSINE.ADAPT", "liner"),
+            r"MODEL\.COSINE\.ADAPT must be one of linear, none, got 'liner'\. Did you mean 'linear'\?",
+        ),
+        (("MODEL.COSINE.SCALE", "much"), r"MODEL\.COSINE\.SCALE must be of type float .*'much'"),
+        (("MODEL.COSINE.SCAL", "3"), r"unknown key MODEL\.COSINE\.SCAL.*MODEL\.COSINE\.SCALE"),
+    ],
+)
+def test_wrong_option_of_the_guides_head_is_refused_with_its_key(cosine, words, message):
+    with pytest.raises(ConfigError, match=message):
+        build_model(cosine(*words))
+
+
+def test_head_of_the_guide_trains(cosine):
+    changed = changed_by_a_step(cosine())
     assert {"head.adapt.weight", "head.adapt.bias"} <= changed
     assert any(name.startswith("vlm.clip.visual.") for name in changed)
     assert any(name.startswith("vlm.clip.transformer.") for name in changed)
 
 
-def test_head_of_the_guide_segments_into_any_classes(cosine_head, configure):
-    model = build_model(configure(SEM_SEG_HEAD={"NAME": "CosineHead"}))
+def test_head_of_the_guide_segments_into_any_classes(cosine):
+    model = build_model(cosine())
     scores = segment(model, ["road", "tree", "house"])
     assert scores.shape == (3, 48, 40)
     assert scores.std() > 0

@@ -163,15 +163,22 @@ def build_head(cfg: CfgNode, towers: Mapping[str, TowerSpec]) -> Head:
     """Build ``MODEL.SEM_SEG_HEAD`` for towers of the given shapes.
 
     Raises:
-        ConfigError: unknown head, impossible options, or a tower that the head does not use: it would cost time and
-            memory for nothing.
+        ConfigError: unknown head, impossible options, a tower that is missing, or one that the head does not use: it
+            would cost time and memory for nothing.
     """
     name, kind = cfg.MODEL.SEM_SEG_HEAD.NAME, head_class(cfg)
     options = read_options(kind.options, cfg.MODEL[kind.group], f"MODEL.{kind.group}") if kind.group else Options()
+    node = cfg.MODEL.SEM_SEG_HEAD
+    if not 0 <= node.INITIAL_PROBABILITY < 1:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.INITIAL_PROBABILITY must be at least 0 and below 1, got {node.INITIAL_PROBABILITY}."
+        )
+    if node.CLASS_CHUNK < 0:
+        raise ConfigError(f"MODEL.SEM_SEG_HEAD.CLASS_CHUNK must be at least 0, got {node.CLASS_CHUNK}.")
     context = HeadContext(
         prompts=len(Vocabulary.templates_of(cfg)),
-        class_chunk=cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK,
-        initial_probability=cfg.MODEL.SEM_SEG_HEAD.INITIAL_PROBABILITY,
+        class_chunk=node.CLASS_CHUNK,
+        initial_probability=node.INITIAL_PROBABILITY,
         checkpoint=bool(cfg.MODEL.WEIGHTS),
     )
     head = kind(options, towers, context)

@@ -86,8 +86,8 @@ def watched(model: OpenVocabSegmenter) -> Iterator[dict[str, torch.Tensor]]:
     seen: dict[str, torch.Tensor] = {}
 
     def keep_inputs(module: torch.nn.Module, inputs: tuple) -> None:
-        image, text, _ = inputs
-        seen.update(text=text.embeddings[:, 0], clip_dense=image.dense)
+        features, text = inputs
+        seen.update(text=text.embeddings[:, 0], clip_dense=features["vlm"].dense)
 
     def keep(name: str, module: torch.nn.Module) -> Any:
         return module.register_forward_hook(lambda module, inputs, output: seen.update({name: output}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from head_inputs import Inputs
+from head_inputs import Inputs, in_double
 
 from ovrs.heads import Head
 
@@ -37,7 +37,11 @@ def assert_trains_all_it_has(head: Head, inputs: Inputs, unread: Sequence[str] =
 def assert_gradients_equal(
     head: Head, naive: Callable[..., torch.Tensor], inputs: Inputs, blind: Sequence[str]
 ) -> None:
-    """The head's gradients are those of ``naive(head, *inputs)``, but for names that end with one of ``blind``."""
+    """The head's gradients are those of ``naive(head, *inputs)``, but for names that end with one of ``blind``.
+
+    In float64: some are small differences of large sums.
+    """
+    head, inputs = head.double(), in_double(inputs)
     target = torch.randn_like(head(*inputs))
     gradients = [
         torch.autograd.grad((run(*inputs) * target).mean(), list(head.parameters()))

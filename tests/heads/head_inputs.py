@@ -163,6 +163,14 @@ def choose_images(inputs: Inputs, index: int) -> Inputs:
     return {name: of.map(lambda value: value[index : index + 1]) for name, of in features.items()}, text
 
 
+def in_double(inputs: Inputs) -> Inputs:
+    """The inputs in float64."""
+    features, text = inputs
+    embeddings = F.normalize(text.embeddings.double(), dim=-1)
+    doubled = {name: of.map(Tensor.double) for name, of in features.items()}
+    return doubled, TextFeatures(embeddings, text.class_of, text.classes)
+
+
 def with_tower(inputs: Inputs, name: str, **changes: Any) -> Inputs:
     """The inputs with other features of one tower."""
     features, text = inputs

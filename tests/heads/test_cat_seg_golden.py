@@ -60,7 +60,7 @@ def test_global_view_equals_the_official_model_at_every_stage(model: OpenVocabSe
     image = model.normalise(recorded_image(golden["meta"]))
     view = F.interpolate(image[None], size=(384, 384), mode="bilinear", align_corners=False)
     with watched(model) as stages:
-        model.class_logits(view, model.vocabulary(golden["meta"]["classes"]))
+        model.classify(model.embed(view), model.vocabulary(golden["meta"]["classes"]))
     assert stages.pop("clip_dense").shape == (1, 512, 24, 24)  # not recorded
     assert set(stages) == {"text", "agg0", "agg1", "logits"}
     for name, value in stages.items():

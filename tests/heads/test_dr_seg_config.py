@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from head_inputs import COMPANION, PRIOR, VLM, random_inputs
-from ovrs.heads.blocks.graph import GraphOptions
+from head_inputs import COMPANION, PRIOR, VLM, asks, configured, random_inputs
 from torch import nn
 
 from ovrs.config import get_cfg
+from ovrs.errors import ConfigError
 from ovrs.heads import DRSegHead, build_head
-from ovrs.heads.dr_seg import ChannelOrder, FusionOptions
+from ovrs.heads.dr_seg.channels import ChannelOptions, ChannelOrder
+from ovrs.heads.dr_seg.graph import GraphOptions
 from ovrs.heads.dr_seg.ranking_file import ChannelRanking, RankingError
-from ovrs.structures import FeatureRequest, TowerSpec
+from ovrs.structures import TowerSpec
 
 
 @pytest.fixture
@@ -26,9 +27,12 @@ def cfg(tiny_cfg: CfgNode) -> CfgNode:
     return tiny_cfg
 
 
-def build(cfg: CfgNode, companion: TowerSpec | None = None) -> DRSegHead:
+TOWERS = {"vlm": VLM, "prior": PRIOR}
+
+
+def build(cfg: CfgNode, **towers: TowerSpec) -> DRSegHead:
     with torch.device("meta"):
-        return build_head(cfg, VLM, PRIOR, companion)
+        return build_head(cfg, {**TOWERS, **towers})
 
 
 @pytest.fixture
@@ -53,8 +57,8 @@ def test_configuration_reaches_the_head(cfg: CfgNode):
     node.PRIOR_BLOCK, node.PRIOR_ALIGN, node.USE_PRIOR_TAPS, node.USE_COMPANION_TAPS = 2, "conv", True, True
     node.NUM_LAYERS, node.VLM_BLOCKS, node.PRIOR_BLOCKS, node.COMPANION_BLOCKS = 4, [0, 2], [1, 4], [2, 3]
     cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = 7
-    head = build(cfg, COMPANION)
-    assert head.request() == FeatureRequest((0, 2), (1, 4, 2), True, (2, 3), True)
+    head = build(cfg, companion=COMPANION)
+    assert head.requests() == asks((0, 2), (1, 4, 2), (2, 3), rotations=True)
     assert head.channels.semantic == 4
     assert (head.rectify.options.topk, head.rectify.options.degree, len(head.rectify.layers)) == (11, "col", 3)
     assert isinstance(head.align, nn.Conv2d)
@@ -65,7 +69,7 @@ def test_configuration_reaches_the_head(cfg: CfgNode):
 
     node.PDGR.ENABLED, node.FUSION.TYPE, node.USE_ROTATION = False, "ori_only", False
     node.USE_PRIOR_TAPS = node.USE_COMPANION_TAPS = False
-    assert build(cfg).request() == FeatureRequest((0, 2))
+    assert build(cfg).requests() == asks((0, 2))
 
 
 def test_defaults_of_the_class_are_those_of_the_configuration():
@@ -74,12 +78,11 @@ def test_defaults_of_the_class_are_those_of_the_configuration():
     cfg.MODEL.DR_SEG.SPSD.ENABLED = False  # the only key that a file or a choice must fill
     towers = {"vlm": TowerSpec(768, 12, 16, 384, 512), "prior": TowerSpec(1024, 24, 16, 384)}
     with torch.device("meta"):
-        by_class = DRSegHead(**towers, channels=ChannelOrder(torch.arange(512), 0.0))
-        by_config = build_head(cfg, *towers.values())
+        by_class = configured(DRSegHead, towers, spsd={"enabled": False})
+        by_config = build_head(cfg, towers)
     assert repr(by_class) == repr(by_config)
-    assert by_class.request() == by_config.request() == FeatureRequest((3, 7), (23,), True, (), True)
+    assert by_class.requests() == by_config.requests() == asks((3, 7), (23,), rotations=True)
     assert by_class.rectify.options == by_config.rectify.options == GraphOptions()
-    assert FusionOptions.from_node(cfg.MODEL.DR_SEG.FUSION) == replace(FusionOptions(), ms_kernels=[3, 5, 7])
 
 
 @pytest.mark.parametrize("lam", [0.3, 0.9])
@@ -91,13 +94,14 @@ def test_order_comes_from_the_ranking_file(
     node.FILE, node.LAMBDA, node.SELECT = str(tmp_path / "a ranking.npz"), lam, select
     order = ranking.reranked(lam).order
     expected = order[::-1] if select == "inverse" else order
-    assert ChannelOrder.from_node(node, 16).order.tolist() == expected.tolist()
-    head = build_head(cfg, VLM, PRIOR)
+    options = ChannelOptions(file=node.FILE, lambda_=lam, select=select)
+    assert ChannelOrder.of(options, 16).order.tolist() == expected.tolist()
+    head = build_head(cfg, TOWERS)
     assert head.channels.order.tolist() == expected.tolist()
     assert head.channels.semantic == 8
 
     cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = 0.0
-    scale = build_head(cfg, VLM, PRIOR).rectify.norm.weight.detach().numpy()
+    scale = build_head(cfg, TOWERS).rectify.norm.weight.detach().numpy()
     assert scale == pytest.approx(ranking.channel_rms[expected[8:]].mean())
 
 
@@ -106,25 +110,25 @@ def test_random_order_needs_no_file_and_is_always_the_same(cfg: CfgNode):
     orders = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        orders.append(build_head(cfg, VLM, PRIOR).channels.order.tolist())
+        orders.append(build_head(cfg, TOWERS).channels.order.tolist())
     assert orders[0] == orders[1] != list(range(16))
     assert sorted(orders[0]) == list(range(16))
 
 
 def test_without_decoupling_every_channel_is_structural(cfg: CfgNode):
     cfg.MODEL.DR_SEG.SPSD.ENABLED = False
-    head = build_head(cfg, VLM, PRIOR)
+    head = build_head(cfg, TOWERS)
     assert head.channels.semantic == 0
     assert head.channels.order.tolist() == list(range(16))
     assert head.rectify.norm.normalized_shape == (16,)
 
 
 def test_order_may_wait_for_a_checkpoint(cfg: CfgNode):
-    waiting = build_head(cfg, VLM, PRIOR)
+    waiting = build_head(cfg, TOWERS)
     with pytest.raises(RankingError, match=r"SPSD\.FILE is empty and no checkpoint"):
         waiting(*random_inputs(waiting))
     cfg.MODEL.DR_SEG.SPSD.SELECT = "random"
-    known = build_head(cfg, VLM, PRIOR)
+    known = build_head(cfg, TOWERS)
     waiting.load_state_dict(known.state_dict())
     inputs = random_inputs(known)
     with torch.no_grad():
@@ -135,23 +139,23 @@ def test_ranking_file_may_be_gone_where_a_checkpoint_brings_its_content(cfg: Cfg
     cfg.MODEL.DR_SEG.SPSD.FILE = str(tmp_path / "gone.npz")
     cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = 0.0
     with pytest.raises(RankingError, match=r"gone\.npz does not exist \(MODEL\.DR_SEG\.SPSD\.FILE\)"):
-        build_head(cfg, VLM, PRIOR)
+        build_head(cfg, TOWERS)
     cfg.MODEL.WEIGHTS = "model_final.pth"
-    head = build_head(cfg, VLM, PRIOR)
+    head = build_head(cfg, TOWERS)
     assert not head.channels.ranked
     cfg.MODEL.DR_SEG.SPSD.SELECT, cfg.MODEL.DR_SEG.PDGR.LN_GAMMA_INIT = "random", 1.0
-    known = build_head(cfg, VLM, PRIOR)
+    known = build_head(cfg, TOWERS)
     head.load_state_dict(known.state_dict())
     assert torch.equal(head.channels.order, known.channels.order)
 
 
 def test_unknown_selection_is_refused(cfg: CfgNode):
     cfg.MODEL.DR_SEG.SPSD.SELECT = "best"
-    with pytest.raises(ValueError, match=r"DR_SEG\.SPSD\.SELECT must be score, random or inverse, got 'best'"):
+    with pytest.raises(ConfigError, match=r"DR_SEG\.SPSD\.SELECT must be one of score, random, inverse, got 'best'"):
         build(cfg)
 
 
 def test_ranking_of_another_joint_space_is_refused(cfg: CfgNode, tmp_path: Path, ranking: ChannelRanking):
     cfg.MODEL.DR_SEG.SPSD.FILE = str(tmp_path / "a ranking.npz")
     with pytest.raises(RankingError, match=r"a ranking\.npz is of 16 channels .*MODEL\.VLM has 24"):
-        build_head(cfg, replace(VLM, joint_dim=24), PRIOR)
+        build_head(cfg, {"vlm": replace(VLM, joint_dim=24), "prior": PRIOR})

@@ -28,6 +28,7 @@ from golden_case import (
 
 from ovrs.config import get_cfg
 from ovrs.engine.optimizer import parameter_groups
+from ovrs.inference import WholeImage
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.zoo import LAYOUTS
 
@@ -98,7 +99,7 @@ def test_global_view_equals_the_official_model_at_every_stage(model: OpenVocabSe
     image = model.normalise(recorded_image(golden["meta"]))
     view = F.interpolate(image[None], size=(384, 384), mode="bilinear", align_corners=False)
     with watched(model) as stages:
-        model.class_logits(view, model.vocabulary(golden["meta"]["classes"]))
+        model.classify(model.embed(view), model.vocabulary(golden["meta"]["classes"]))
     assert set(stages) == {"text", "clip_dense", "dino_down", "agg0", "agg1", "logits"}
     for name, value in stages.items():
         expected = golden[name] if name == "text" else golden[name][GLOBAL_VIEW : GLOBAL_VIEW + 1]
@@ -125,7 +126,7 @@ def test_whole_image_inference_equals_the_official_model(
     model: OpenVocabSegmenter, golden: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     meta = golden["meta"]
-    monkeypatch.setattr(model, "window", None)
+    monkeypatch.setattr(model, "plan", WholeImage())
     result = model([{"image": training_image(meta), "vocabulary": meta["classes"]}])[0]
     assert_equals_golden("whole384", result["sem_seg"], golden["whole384"])
 

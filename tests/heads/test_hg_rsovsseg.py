@@ -7,14 +7,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
-from heads.head_inputs import choose_classes, choose_images, filled, random_inputs
+from heads.head_inputs import choose_classes, choose_images, configured, filled, in_double, random_inputs, small
 from heads.hg_reference import naive_head
 from peak_memory import PeakMemory
 
+from ovrs.errors import ConfigError
 from ovrs.heads import HGRSOVSSegHead
 from ovrs.heads.blocks.decoder import GuidedUpsampling
-from ovrs.structures import ImageFeatures, TextFeatures, TowerSpec
-from ovrs.vocabulary import Vocabulary
+from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
 VLM = TowerSpec(width=24, depth=6, patch_size=16, input_size=96, joint_dim=48)  # 6 x 6 cells
 VITL14 = TowerSpec(width=1024, depth=24, patch_size=14, input_size=512, joint_dim=768)
@@ -22,8 +22,7 @@ VITB16 = TowerSpec(width=768, depth=12, patch_size=16, input_size=512, joint_dim
 
 
 def small_head(vlm: TowerSpec = VLM, **options: object) -> HGRSOVSSegHead:
-    defaults = {"guidance_channels": (32, 16), "key_channels": 20}
-    return filled(HGRSOVSSegHead(vlm=vlm, **{**defaults, **options})).eval()
+    return small(HGRSOVSSegHead, {"vlm": vlm}, **options)
 
 
 def inputs_for(head: HGRSOVSSegHead, **options: object):
@@ -54,10 +53,8 @@ def variant(request) -> tuple[HGRSOVSSegHead, TowerSpec]:
 def test_head_and_its_gradients_equal_the_naive_one(variant, classes, grid):
     head, vlm = variant
     head.double()
-    image, text, _ = random_inputs(head, vlm, None, classes=classes, prompts=3, grid=grid)
-    image = ImageFeatures(image.dense.double(), {index: block.double() for index, block in image.blocks.items()})
-    text = TextFeatures(F.normalize(text.embeddings.double(), dim=-1), text.vocabulary)
-    actual, expected = head(image, text, None), naive_head(head, image, text)
+    inputs = in_double(random_inputs(head, vlm, None, classes=classes, prompts=3, grid=grid))
+    actual, expected = head(*inputs), naive_head(head, *inputs)
     levels = len(head.decoder)
     assert actual.shape == (2, classes, grid[0] * 2**levels, grid[1] * 2**levels)
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
@@ -89,11 +86,11 @@ def test_merged_upsampling_equals_the_plain_one_to_the_edges():
 
 def test_logits_permute_with_classes(variant):
     head, vlm = variant
-    image, text, _ = random_inputs(head, vlm, None, classes=5, prompts=3)
+    features, text = random_inputs(head, vlm, None, classes=5, prompts=3)
     order = [3, 0, 4, 1, 2]
     with torch.no_grad():
         torch.testing.assert_close(
-            head(image, choose_classes(text, order), None), head(image, text, None)[:, order], rtol=1e-4, atol=1e-5
+            head(features, choose_classes(text, order)), head(features, text)[:, order], rtol=1e-4, atol=1e-5
         )
 
 
@@ -125,15 +122,15 @@ def test_classes_in_chunks_give_the_same_logits(variant, chunk):
 def test_150_classes_at_512_need_less_than_twice_the_memory_of_10(monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # it knows no meta device
     with torch.device("meta"):  # memory is counted, not taken
-        head = HGRSOVSSegHead(vlm=VITL14).eval()
+        head = configured(HGRSOVSSegHead, {"vlm": VITL14}).eval()
 
     def peak(classes: int) -> int:
         dense, *blocks = (torch.empty(1, width, 36, 36, device="meta") for width in (768, 1024, 1024))
-        image = ImageFeatures(dense, dict(zip((7, 15), blocks, strict=True)))
-        words = Vocabulary.from_strings([f"class {t}" for t in range(classes)], ["{}"] * 14)
-        text = TextFeatures(torch.empty(classes, 14, 768, device="meta"), words)
+        image = TowerFeatures(dense, dict(zip((7, 15), blocks, strict=True)))
+        embeddings = torch.empty(classes, 14, 768, device="meta")
+        text = TextFeatures(embeddings, torch.arange(classes, device="meta"), classes)
         with torch.no_grad(), PeakMemory() as memory:
-            assert head(image, text, None).shape == (1, classes, 144, 144)
+            assert head({"vlm": image}, text).shape == (1, classes, 144, 144)
         return memory.peak
 
     of_ten, of_many = peak(10), peak(150)
@@ -159,7 +156,7 @@ def test_150_classes_at_512_need_less_than_twice_the_memory_of_10(monkeypatch):
 )
 def test_published_number_of_parameters(vlm, options, count):
     with torch.device("meta"):
-        head = HGRSOVSSegHead(vlm=vlm, **options)
+        head = configured(HGRSOVSSegHead, {"vlm": vlm}, **options)
     assert sum(parameter.numel() for parameter in head.parameters()) == count
 
 
@@ -169,27 +166,25 @@ def test_published_number_of_parameters(vlm, options, count):
 )
 def test_guidance_is_spread_over_the_tower(vlm, levels, blocks):
     with torch.device("meta"):
-        request = HGRSOVSSegHead(vlm=vlm, guidance_channels=levels).request()
-    assert request.vlm_blocks == blocks
-    assert request.dense == "token_residual"
-    assert not request.uses_prior
+        requests = configured(HGRSOVSSegHead, {"vlm": vlm}, guidance_channels=levels).requests()
+    assert requests == {"vlm": TowerRequest(blocks, "token_residual")}
 
 
 def test_the_deepest_block_guides_the_first_level():
     head = small_head(guidance_blocks=(1, 4))
-    image, text, _ = inputs_for(head)
-    seen = []
+    inputs, seen = inputs_for(head), []
     for module in head.guidance:
         module.register_forward_hook(lambda module, args, output: seen.append((args[0], output.shape[-1])))
     with torch.no_grad():
-        head(image, text, None)
-    assert seen[0][0] is image.blocks[4]
-    assert seen[1][0] is image.blocks[1]
+        head(*inputs)
+    blocks = inputs[0]["vlm"].blocks
+    assert seen[0][0] is blocks[4]
+    assert seen[1][0] is blocks[1]
     assert [side for _, side in seen] == [12, 24]
 
 
 def test_without_upsampling_no_blocks_are_asked_for():
-    assert small_head(use_tam=False, use_hgu=False).request().vlm_blocks == ()
+    assert small_head(use_tam=False, use_hgu=False).requests()["vlm"].blocks == ()
 
 
 @pytest.mark.parametrize(
@@ -207,7 +202,7 @@ def test_without_upsampling_no_blocks_are_asked_for():
     ],
 )
 def test_options_that_do_not_fit_name_the_key(options, message):
-    with pytest.raises(ValueError, match=f"MODEL.HG_RSOVSSEG.*{message}"):
+    with pytest.raises(ConfigError, match=f"MODEL.HG_RSOVSSEG.*{message}"):
         small_head(**options)
 
 

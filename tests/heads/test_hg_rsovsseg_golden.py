@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden import fill
+from head_inputs import Inputs, configured
 from torch import Tensor
 
 from ovrs.backbones.position_embedding import adapt_position_embedding
@@ -19,8 +20,7 @@ from ovrs.config import load_config
 from ovrs.heads import HGRSOVSSegHead
 from ovrs.losses import CrossEntropy
 from ovrs.segmenter import OpenVocabSegmenter
-from ovrs.structures import ImageFeatures, TextFeatures, TowerSpec
-from ovrs.vocabulary import Vocabulary
+from ovrs.structures import TextFeatures, TowerFeatures, TowerSpec
 from ovrs.zoo import LAYOUTS, from_any_layout
 
 ROOT = Path(__file__).parents[2]
@@ -90,27 +90,26 @@ def tokens_as_map(tokens: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def golden_head() -> HGRSOVSSegHead:
     ours = LAYOUTS["HG-RSOVSSeg"].to_ours(official_weights(("neck.", "decode_head.")))
-    head = HGRSOVSSegHead(vlm=VITL14).eval()
+    head = configured(HGRSOVSSegHead, {"vlm": VITL14}).eval()
     head.load_state_dict({n.removeprefix("head."): t for n, t in ours.items() if n.startswith("head.")})
     return head
 
 
 @pytest.fixture(scope="module")
-def golden_inputs() -> tuple[ImageFeatures, TextFeatures]:
+def golden_inputs() -> Inputs:
     blocks = {index: tokens_as_map(noise(f"hg.block{index}", 2, 37, 1024)) for index in (7, 15)}
     prompts = noise("hg.text", 3, 14, 768)
-    words = Vocabulary.from_strings(["a", "b", "c"], [f"{p} {{}}" for p in range(14)])
-    image = ImageFeatures(tokens_as_map(noise("hg.joint", 2, 37, 768)), blocks)
-    return image, TextFeatures(prompts / prompts.norm(dim=-1, keepdim=True), words)
+    image = TowerFeatures(tokens_as_map(noise("hg.joint", 2, 37, 768)), blocks)
+    return {"vlm": image}, TextFeatures(prompts / prompts.norm(dim=-1, keepdim=True), torch.arange(3), 3)
 
 
 def test_every_stage_of_the_decoder_has_the_official_values(golden_head, golden_inputs):
-    head, (image, text) = HGRSOVSSegHead(vlm=VITL14).double().eval(), golden_inputs
+    head, (features, text) = configured(HGRSOVSSegHead, {"vlm": VITL14}).double().eval(), golden_inputs
     head.load_state_dict(golden_head.state_dict())
     stages = record_stages(head)
-    image = ImageFeatures(image.dense.double(), {i: block.double() for i, block in image.blocks.items()})
+    features = {"vlm": features["vlm"].map(Tensor.double)}
     with torch.no_grad():
-        stages["logits"] = head(image, TextFeatures(text.embeddings.double(), text.vocabulary), None)
+        stages["logits"] = head(features, TextFeatures(text.embeddings.double(), text.class_of, text.classes))
     stages["t"] = F.normalize(text.embeddings.double().mean(dim=1), dim=-1).expand(2, -1, -1)
 
     assert stages.keys() == STAGES.keys()
@@ -126,7 +125,7 @@ def test_every_stage_of_the_decoder_has_the_official_values(golden_head, golden_
 
 def test_loss_has_the_official_value(golden_head, golden_inputs):
     with torch.no_grad():
-        logits = golden_head(*golden_inputs, None)
+        logits = golden_head(*golden_inputs)
     rows, columns, images = torch.arange(48)[:, None], torch.arange(48), torch.arange(2)[:, None, None]
     labels = (rows // 7 + columns // 5 + images) % 4
     labels[labels == 3] = 255
@@ -165,7 +164,7 @@ def full_pass(full_model) -> dict[str, Tensor]:
     stages = record_stages(full_model.head)
 
     def keep(module, args, output):
-        stages.update(image=args[0], text=args[1], logits=output)
+        stages.update(image=args[0]["vlm"], text=args[1], logits=output)
 
     full_model.head.register_forward_hook(keep)
     image = torch.from_numpy(fill.image(*meta["hw"], meta["image_seed"]))

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ovrs.heads import HGRSOVSSegHead
+from ovrs.heads import HeadContext, HGRSOVSSegHead
+from ovrs.heads.hg_rsovsseg import HGRSOVSSegOptions
 from ovrs.structures import TowerSpec
 from ovrs.zoo import LAYOUTS
 
@@ -33,7 +34,7 @@ def test_every_official_tensor_has_one_counterpart_and_back(official):
 @pytest.mark.parametrize("channels", [(128, 64), (256, 128, 64)])
 def test_counterparts_are_the_heads_tensors_for_any_number_of_levels(channels):
     with torch.device("meta"):
-        head = HGRSOVSSegHead(vlm=VITL14, guidance_channels=channels)
+        head = HGRSOVSSegHead(HGRSOVSSegOptions(guidance_channels=channels), {"vlm": VITL14}, HeadContext())
     state = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     exported = LAYOUT.to_official(state)
     assert f"neck.upsample.{len(channels) - 1}.bias" in exported
