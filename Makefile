@@ -19,11 +19,11 @@ $(READY): setup.py requirements-torch.txt tools/install_detectron2.py
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements-torch.txt
 	$(BIN)/python tools/install_detectron2.py
-	$(BIN)/python -m pip install --quiet -e '.[demo,dev,raster]'
+	$(BIN)/python -m pip install --quiet -e '.[demo,dev]'
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python tools/demo.py --output $(OUTPUT)
+	$(BIN)/ovrs demo --output $(OUTPUT)
 
 # A file's tests stay in one process: they share models. More than four processes would fill small memories.
 test: lint

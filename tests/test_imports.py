@@ -36,9 +36,12 @@ LEVELS = (
     ("evaluation", "gallery"),
     ("engine",),
     ("measure",),
+    ("reproduction",),
     ("ranking",),
     ("predictor",),
     ("demo",),
+    ("serve",),
+    ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
@@ -125,7 +128,8 @@ def test_module_neither_unpickles_nor_prints(name):
     for call, node in calls(MODULES[name]):
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         where = f"{name}, line {node.lineno}: {call}"
-        assert call not in ("print", "eval", "exec", "os.system"), where
+        assert call not in ("eval", "exec", "os.system"), where
+        assert call != "print" or room(name) == "cli", where
         assert call not in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"), (
             f"{where}; yaml.safe_load is the safe one"
         )

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
 from ovrs import Predictor
-from ovrs.demo import CLASSES, DemoFailed, DemoScenes, report_of, train_on_scenes
+from ovrs.demo import CLASSES, DemoScenes, report_of, train_on_scenes
 from ovrs.engine import readable_errors
 from ovrs.files import replacing
 
@@ -54,13 +53,9 @@ def main() -> None:
     setup_logger(name="ovrs")
     with readable_errors():
         scenes = DemoScenes.written(Path(args.output, "scenes"), args.train_scenes, args.val_scenes)
-        try:
-            runs = [
-                train_on_scenes(config, scenes, Path(args.output, Path(config).stem), args.opts)
-                for config in args.configs
-            ]
-        except DemoFailed as error:
-            sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        runs = [
+            train_on_scenes(config, scenes, Path(args.output, Path(config).stem), args.opts) for config in args.configs
+        ]
         print_comparison(runs, scenes, Path(args.output))
 
 

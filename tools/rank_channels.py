@@ -14,7 +14,7 @@ Examples:
         --output output/channels/sampled.npz --n-p 1000 --seed 0
 
     # an existing file: zero-shot segmentation with its first and last channels (Figure 6 of the paper), and without
-    # each single one (Figure 2)
+    # each single one, then without the fifth of them that helps most, and least (Figure 2)
     python tools/rank_channels.py --config-file configs/dr_seg/vitb16_dlrsd.yaml \
         --verify Potsdam_all_sem_seg VDD_all_sem_seg uavid_all_sem_seg UDD5_all_sem_seg --pilot Potsdam_all_sem_seg
 
@@ -41,10 +41,12 @@ from ovrs.ranking import (
     RankingOptions,
     describe_ranking,
     rank_channels,
+    study_dropped_channels,
     study_single_channels,
     verify_ranking,
 )
 from ovrs.ranking.collect import LABELLINGS
+from ovrs.ranking.dropped import SHARE
 from ovrs.ranking.pilot import IMAGES
 
 logger = logging.getLogger("ovrs.tools.rank_channels")
@@ -78,6 +80,13 @@ def main() -> None:
     experiments.add_argument("--pilot", metavar="NAME", help="data set for the masking of single channels")
     experiments.add_argument(
         "--pilot-images", type=int, default=IMAGES, metavar="N", help="images drawn from it (default: %(default)s)"
+    )
+    experiments.add_argument(
+        "--dropped-share",
+        type=float,
+        default=SHARE,
+        metavar="S",
+        help="share of channels, most and least helpful by --pilot, that the maps do without (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of prototypes and of pilot images (default: 0)")
     parser.add_argument(
@@ -147,6 +156,9 @@ def _experiment(args: argparse.Namespace, cfg: CfgNode, tower: FrozenTower, rank
         study = study_single_channels(cfg, tower, ranking, args.pilot, args.pilot_images, args.seed)
         written = study.write(f"{stem}_pilot")
         print(f"\n{study.summary()}\n\nPilot study: {', '.join(map(str, written))}")
+        dropped = study_dropped_channels(cfg, tower, study, args.dropped_share)
+        written = dropped.write(f"{stem}_dropped")
+        print(f"\n{dropped.table()}\n\nWithout a share of the channels: {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

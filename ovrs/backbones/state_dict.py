@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import pickle
 import shutil
 import tempfile
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ovrs.errors import WeightsError
+from ovrs.errors import WeightsError, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -68,18 +69,39 @@ def read_checkpoint(path: Path) -> dict:
     """Return the dictionary that a weights file holds, unchanged, with tensors on the CPU."""
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist; give the path of a local file or a catalogue name.")
+    _refuse_stand_ins(path)
     try:
         content = _read(path)
     except WeightsError:
         raise
     except Exception as error:  # the libraries raise a dozen kinds, from EOFError to SafetensorError
+        # PyTorch's own words about code in a file advise to run it.
+        reason = (
+            "" if isinstance(error, pickle.UnpicklingError) else f" ({type(error).__name__}: {error})".splitlines()[0]
+        )
         raise WeightsError(
             f"{path} cannot be read as safetensors, PyTorch or TorchScript weights: it is damaged, or it contains "
-            f"code, which is never run ({f'{type(error).__name__}: {error}'.splitlines()[0]})."
+            f"code, which is never run{reason}."
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors.")
     return content
+
+
+def _refuse_stand_ins(path: Path) -> None:
+    """Refuse what a download leaves in the place of a file: a web page, or a pointer of git-lfs."""
+    with open(path, "rb") as stream:
+        start = stream.read(512).lstrip()
+    if start[:9].lower() == b"<!doctype" or start[:5].lower() in (b"<html", b"<?xml"):
+        raise WeightsError(
+            f"{path} cannot be read: it is a web page, not weights. The server asked for a login, a "
+            "confirmation or patience; fetch the file in a browser and put it there."
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path} cannot be read: it is a pointer of git-lfs, not the weights. Run 'git lfs pull' where it "
+            "was cloned, or download the file itself."
+        )
 
 
 def _read(path: Path) -> Any:
@@ -176,6 +198,12 @@ def load_strictly(
     ]
     if wrong:
         raise WeightsError(f"{source}: {len(wrong)} tensors do not fit: {'; '.join(wrong[:3])}. {remedy}".strip())
+    broken = [name for name in own if state[name].is_floating_point() and not state[name].isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"{source}: {len(broken)} tensors hold NaN or infinity: {shortened(broken, _SHOWN)}. Its training "
+            "diverged, or the file is damaged; use an earlier checkpoint."
+        )
     surplus = [name for name in state if name not in own and not name.startswith(tuple(ignore))]
     if surplus and refuse_surplus:
         found = f"{len(surplus)} tensors have no place in the model, for example {surplus[:_SHOWN]}"

@@ -209,19 +209,25 @@ def _assign(cfg: CfgNode, keys: Sequence[str], value: Any, source: str) -> None:
 
 def nearest_key(name: str, cfg: CfgNode) -> str:
     """Return the key most like ``name``, by the whole and by the last part alone: SOLVER.LR is near SOLVER.BASE_LR."""
+    last = name.rpartition(".")[2]
 
     def likeness(known: str) -> float:
-        parts = [(name, known), (name.rpartition(".")[2], known.rpartition(".")[2])]
-        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in parts)
+        known_last = known.rpartition(".")[2]
+        whole_word = 0.5 * (last in known_last.split("_"))
+        return whole_word + sum(
+            difflib.SequenceMatcher(None, *pair).ratio() for pair in ((name, known), (last, known_last))
+        )
 
-    return max(_names(cfg), key=likeness)
+    # Its own group is no answer to a name within it.
+    return max((known for known, group in _names(cfg) if not (group and name.startswith(f"{known}."))), key=likeness)
 
 
-def _names(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
-    """Yield the full names of all keys and groups of keys."""
+def _names(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the full names of all keys and groups of keys, and whether each is a group."""
     for key, value in cfg.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, CfgNode):
+        group = isinstance(value, CfgNode)
+        yield f"{prefix}{key}", group
+        if group:
             yield from _names(value, f"{prefix}{key}.")
 
 

@@ -113,6 +113,10 @@ class Table:
         mean_over: the data sets behind means whose single values are not printed.
         notes: facts about the table.
         uncertain: what is doubtful about it.
+        counting: how cells are counted that need no data set: ``classes`` and ``size`` of the image, whether ``text``
+            is encoded and ``norms`` count (see :mod:`ovrs.measure.analysis`), ``config`` changes, a ``note``; for
+            similarities of label sets the training set that they are taken ``against``, and the ``config`` whose
+            text tower encodes.
         in_text: numbers of the running text: ``what``, ``value``, ``unit`` and the arithmetic behind them.
         config: differences that all rows share; each row's come after them.
     """
@@ -128,6 +132,7 @@ class Table:
     mean_over: Sequence[str] = ()
     notes: Sequence[str] = ()
     uncertain: str = ""
+    counting: Mapping[str, Any] = field(default_factory=dict)
     in_text: Sequence[Mapping[str, Any]] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -161,13 +166,21 @@ class Paper:
     training_sets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     figures_without_numbers: Sequence[str] = ()
 
+    def pick(self, table: str) -> Table:
+        """Return a table.
+
+        Raises:
+            ConfigError: the paper has no such table; the message lists what there is.
+        """
+        return _pick(self.tables, table, f"{self.file}: table")
+
     def row(self, table: str, row: str) -> tuple[Table, Row]:
         """Return a row and its table.
 
         Raises:
             ConfigError: the paper has no such table, or the table no such row; the message lists what there is.
         """
-        found = _pick(self.tables, table, f"{self.file}: table")
+        found = self.pick(table)
         return found, _pick(found.rows, row, f"{self.file}:{table}: row")
 
 

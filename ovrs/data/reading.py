@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ovrs.data.card import ColourEncoding, DatasetCard, IdEncoding
 from ovrs.data.errors import DataError, shortened
+from ovrs.data.rasters import Raster, open_image, open_labels, read_size, turned
 from ovrs.structures import IGNORE_LABEL
 
+__all__ = ["read_image", "read_labels", "read_pair", "read_size"]
+
 _UNKNOWN = 254  # marks stored values that the card does not list; never a class (see MAX_CLASSES)
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_SAMPLES_PER_PIXEL = 277  # TIFF tag
-_PIL_BANDS = 4  # PIL reads TIFFs of up to four bands
-_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_ID_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as RGB.
+def read_image(path: str | Path, apply_orientation: bool = False) -> np.ndarray:
+    """Read an image as RGB, the values that its file stores.
 
-    Grey is repeated, palettes are resolved, alpha and bands after the third are dropped. An EXIF
-    orientation is not applied: label files carry none, so turning the image would part it from its labels.
+    Grey is repeated, black and white become 0 and 255, palettes are resolved; alpha and bands after the third are
+    dropped without touching the colours. Of a TIFF with several pages the largest is read.
+
+    Args:
+        path: the file: TIFF, JPEG 2000, or whatever Pillow reads.
+        apply_orientation: whether the image is turned as viewers turn it, by the orientation in its header. Training
+            and evaluation read the stored grid: label files carry no orientation, so turning the image would part
+            it from its labels.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        DataError: no such file, not an image, damaged, or deeper than 8 bits per channel (how to scale
-            those is a choice that only the data's owner can make).
+        DataError: see :func:`ovrs.data.rasters.open_image`; or too large to be read at once.
     """
-    with _opened(path) as image:
-        if image is None:
-            return _read_bands(path)
-        # PIL cuts 16-bit colour down to its high byte without a word; only the raw mode tells
-        if image.mode not in _EIGHT_BIT_MODES or any(";16" in str(tile[3]) for tile in image.tile):
-            raise DataError(
-                f"image {path} has more than 8 bits per channel (mode {image.mode}); "
-                "scale it to 8-bit RGB first, with one fixed range for the whole data set."
-            )
-        return np.array(image.convert("RGB"))
+    with open_image(path) as raster:
+        pixels = _whole(raster, path)
+        return turned(pixels, raster.orientation) if apply_orientation else pixels
 
 
 def read_labels(path: str | Path, card: DatasetCard) -> np.ndarray:
@@ -81,100 +72,22 @@ def read_pair(image_path: str | Path, label_path: str | Path, card: DatasetCard)
     return image, labels
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Return (height, width) from the header of an image file.
-
-    Raises:
-        DataError: no such file, or not an image.
-    """
-    with _opened(path) as image:
-        if image is not None:
-            return image.height, image.width
-    with _opened_bands(path) as raster:
-        return raster.height, raster.width
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image | None]:
-    """Open with PIL; None for TIFFs that need rasterio. Any trouble in the block becomes a DataError.
-
-    PIL warns from its pixel limit on and refuses from twice that limit (about 13,000 x 13,000). Tiles of
-    10,000 x 10,000 are usual here, so the warning is dropped and the refusal stays.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            try:
-                image = Image.open(path)
-            except UnidentifiedImageError:
-                with open(path, "rb") as stream:
-                    if stream.read(4) not in _TIFF_STARTS:
-                        raise
-                yield None
-                return
-            with image:
-                yield None if _tiff_bands(image) > _PIL_BANDS else image
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is no image file that can be read; replace it by a PNG, JPEG or TIFF.") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large to be read at once ({error}); cut it into tiles.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(f"{path} cannot be read, it is probably damaged ({error}); fetch it again.") from None
-
-
-def _tiff_bands(image: Image.Image) -> int:
-    tags: Any = getattr(image, "tag_v2", {})
-    return tags.get(_SAMPLES_PER_PIXEL, 1)
-
-
-@contextmanager
-def _opened_bands(path: str | Path) -> Iterator[Any]:
-    try:
-        import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError
-    except ImportError:
+def _whole(raster: Raster, path: str | Path) -> np.ndarray:
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or np.inf)  # as Pillow has it for what it reads
+    if raster.height * raster.width > limit:
         raise DataError(
-            f"{path} is a TIFF that needs rasterio (more than four bands, or a rare layout); "
-            "install it with: pip install ovrs[raster]"
-        ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
-                yield raster
-    except RasterioError as error:
-        raise DataError(f"{path} cannot be read, it is probably damaged ({error}); fetch it again.") from None
-
-
-def _read_bands(path: str | Path) -> np.ndarray:
-    with _opened_bands(path) as raster:
-        if raster.count < 3 or set(raster.dtypes[:3]) != {"uint8"}:
-            raise DataError(
-                f"image {path} has {raster.count} bands of type {raster.dtypes[0]}; "
-                "needed are red, green and blue first, 8 bits each. Convert it."
-            )
-        return np.ascontiguousarray(raster.read((1, 2, 3)).transpose(1, 2, 0))
+            f"{path} is too large to be read at once ({raster.width} x {raster.height}); cut it into tiles."
+        )
+    return raster.rows(0, raster.height)
 
 
 def _decode_ids(path: str | Path, encoding: IdEncoding, card: DatasetCard) -> np.ndarray:
-    with _opened(path) as image:
-        if image is None or image.mode not in _ID_MODES:
-            kind = "several bands" if image is None else f"mode {image.mode}"
-            raise DataError(
-                f"labels {path} have {kind}, but {card.path} describes one integer per pixel; "
-                "convert them to one channel, or describe their colours under labels.colours."
-            )
-        stored = np.asarray(image)  # of a palette image: the indices
+    with open_labels(path, colours=False, card=str(card.path)) as raster:
+        stored = _whole(raster, path)
     table = _id_table(encoding)
     outside = len(table) - 1
     slots = stored
-    if stored.dtype == bool:
-        slots = stored.astype(np.uint8)
-    elif stored.dtype != np.uint8:
+    if stored.dtype != np.uint8:
         slots = np.where((stored < 0) | (stored >= outside), outside, stored.astype(np.int64))
     decoded = table[slots]
     unknown = decoded == _UNKNOWN
@@ -196,14 +109,8 @@ def _id_table(encoding: IdEncoding) -> np.ndarray:
 
 
 def _decode_colours(path: str | Path, encoding: ColourEncoding, card: DatasetCard) -> np.ndarray:
-    with _opened(path) as image:
-        if image is None or image.mode not in ("P", "RGB", "RGBA"):
-            kind = "several bands" if image is None else f"mode {image.mode}"
-            raise DataError(
-                f"labels {path} have {kind}, but {card.path} describes RGB colours; "
-                "convert them, or describe their integers under labels.ids."
-            )
-        colours = np.asarray(image.convert("RGB"))
+    with open_labels(path, colours=True, card=str(card.path)) as raster:
+        colours = _whole(raster, path)
     if encoding.threshold is not None:
         colours = np.where(colours >= encoding.threshold, np.uint8(255), np.uint8(0))
     keys = _colour_keys(colours)

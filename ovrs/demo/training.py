@@ -14,14 +14,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ovrs.config import load_config
 from ovrs.data import read_labels, resolve_datasets
 from ovrs.demo.dataset import write_scenes
+from ovrs.errors import UserError
 from ovrs.evaluation.chance import chance_miou
 from ovrs.evaluation.report import JSON_NAME
 from ovrs.heads import head_class
 
-TRAIN_NET = Path(__file__).resolve().parents[2] / "train_net.py"
+TRAIN = (sys.executable, "-m", "ovrs.cli", "train")
 
 
-class DemoFailed(RuntimeError):
+class DemoFailed(UserError):
     """A training process ended with an error, which it has printed."""
 
 
@@ -61,7 +62,7 @@ class DemoScenes:
 
 
 def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, overrides: Sequence[str] = ()) -> Path:
-    """Train and evaluate a configuration on the scenes by ``train_net.py``; go on where an earlier call stopped.
+    """Train and evaluate a configuration on the scenes by ``ovrs train``; go on where an earlier call stopped.
 
     Files that its head needs first are made from the training split.
 
@@ -80,8 +81,7 @@ def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, over
             artefact.make(cfg, scenes.train, file)
         words = [artefact.key, str(file), *words]
 
-    command = [sys.executable, str(TRAIN_NET), "--config-file", str(config_file), "--resume", *words]
-    if subprocess.run(command).returncode:
+    if subprocess.run([*TRAIN, str(config_file), "--resume", *words]).returncode:
         raise DemoFailed(f"training {config_file} failed; the message is above.")
     return run
 

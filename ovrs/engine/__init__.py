@@ -1,16 +1,18 @@
 """Training, evaluation, checkpoints, and measuring a model's size and speed."""
 
 from ovrs.engine.checkpoint import CheckpointStore, load_weights
-from ovrs.engine.errors import USER_ERRORS, TrainingDiverged, readable_errors
-from ovrs.engine.setup import build_model, launch_processes, prepare_run
+from ovrs.engine.main import train_or_evaluate
+from ovrs.engine.setup import argument_parser, begin_run, build_model, launch_processes, prepare_run
 from ovrs.engine.testing import check_test_sets, evaluate
 from ovrs.engine.trainer import Trainer
+from ovrs.errors import TrainingDiverged, readable_errors
 
 __all__ = [
-    "USER_ERRORS",
     "CheckpointStore",
     "Trainer",
     "TrainingDiverged",
+    "argument_parser",
+    "begin_run",
     "build_model",
     "check_test_sets",
     "evaluate",
@@ -18,4 +20,5 @@ __all__ = [
     "load_weights",
     "prepare_run",
     "readable_errors",
+    "train_or_evaluate",
 ]

@@ -17,7 +17,7 @@ from ovrs.zoo import from_any_layout
 
 logger = logging.getLogger(__name__)
 
-_POINTER = "last_checkpoint"
+POINTER = "last_checkpoint"
 OTHER_CONFIG = "The checkpoint belongs to another configuration: use the config file that it was trained with."
 # What a training checkpoint holds.
 STATE = ("model", "optimizer", "scaler", "iteration", "seed")
@@ -62,7 +62,7 @@ class CheckpointStore:
                 torch.save(content, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            with replacing(self.folder / _POINTER) as temporary:
+            with replacing(self.folder / POINTER) as temporary:
                 temporary.write_text(path.name, encoding="utf-8")
         except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
             raise OSError(
@@ -77,7 +77,7 @@ class CheckpointStore:
         Raises:
             WeightsError: ``last_checkpoint`` names a file that does not exist.
         """
-        pointer = self.folder / _POINTER
+        pointer = self.folder / POINTER
         if not pointer.is_file():
             return None
         name = pointer.read_text(encoding="utf-8").strip()
@@ -95,7 +95,7 @@ class CheckpointStore:
         Raises:
             WeightsError: damaged, or not a training checkpoint; the message says how to go on.
         """
-        remedy = f"To go on from an earlier checkpoint, write its name into {self.folder / _POINTER}."
+        remedy = f"To go on from an earlier checkpoint, write its name into {self.folder / POINTER}."
         try:
             content = read_checkpoint(path)
         except WeightsError as error:

@@ -14,6 +14,26 @@ from ovrs.config import ConfigError
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
 
+def check_solver(cfg: CfgNode) -> None:
+    """Refuse numbers of ``SOLVER`` with which nothing can be trained.
+
+    Raises:
+        ConfigError: one is out of range.
+    """
+    at_least = {"MAX_ITER": 1, "IMS_PER_BATCH": 1, "WARMUP_ITERS": 0, "WEIGHT_DECAY": 0, "WEIGHT_DECAY_NORM": 0}
+    at_least |= {"VLM_MULTIPLIER": 0, "PRIOR_MULTIPLIER": 0, "CHECKPOINT_PERIOD": 0}
+    for name, least in at_least.items():
+        if cfg.SOLVER[name] < least:
+            raise ConfigError(f"SOLVER.{name} must be at least {least}, got {cfg.SOLVER[name]}.")
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    positive = {"BASE_LR": cfg.SOLVER.BASE_LR}
+    if clipping.ENABLED:
+        positive["CLIP_GRADIENTS.CLIP_VALUE"] = clipping.CLIP_VALUE
+    for name, value in positive.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"SOLVER.{name} must be above 0, got {value}.")
+
+
 def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict]:
     """Sort the trained parameters by learning rate and weight decay.
 

@@ -13,23 +13,23 @@ from detectron2.config import CfgNode
 from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovrs.backbones.state_dict import load_strictly
 from ovrs.data import build_train_loader
 from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights
-from ovrs.engine.errors import TrainingDiverged
-from ovrs.engine.optimizer import build_optimizer, gradient_clipper, learning_rate_factor
+from ovrs.engine.interrupt import Interrupted, StopRequest
+from ovrs.engine.optimizer import build_optimizer, check_solver, gradient_clipper, learning_rate_factor
+from ovrs.engine.output import METRICS_NAME
+from ovrs.engine.progress import PERIOD, PrintProgress
 from ovrs.engine.setup import build_model
 from ovrs.engine.testing import evaluate
-from ovrs.errors import WeightsError
+from ovrs.errors import TrainingDiverged, WeightsError
 from ovrs.files import replacing
 
 logger = logging.getLogger(__name__)
-
-_METRICS = "metrics.json"
 
 
 class Trainer(TrainerBase):
@@ -40,6 +40,8 @@ class Trainer(TrainerBase):
     numbers of the network, which are seeded anew for every iteration and process. A run that was
     killed and resumed therefore ends with the same weights, bit for bit on a CPU.
 
+    Building it checks everything and writes nothing.
+
     Args:
         cfg: frozen configuration.
         resume: continue from the newest checkpoint of ``OUTPUT_DIR``, if there is one.
@@ -47,6 +49,7 @@ class Trainer(TrainerBase):
 
     def __init__(self, cfg: CfgNode, resume: bool = False) -> None:
         super().__init__()
+        check_solver(cfg)
         self.cfg = cfg
         self.store = CheckpointStore(cfg.OUTPUT_DIR)
         last = self.store.last() if resume else None
@@ -63,21 +66,27 @@ class Trainer(TrainerBase):
             load_weights(self.model, cfg.MODEL.WEIGHTS)
         if resume and not last:
             logger.info("--resume: no checkpoint in %s yet, starting at iteration 0.", cfg.OUTPUT_DIR)
-        if comm.is_main_process():
-            _drop_metrics_from(Path(cfg.OUTPUT_DIR, _METRICS), self.start_iter)
+        if self.start_iter < self.max_iter:
+            self._loader = build_train_loader(cfg, self.start_iter, self.seed)
 
         self._replica = _distributed(self.model)
         self._base_rates = [group["base_lr"] for group in self.optimizer.param_groups]
         self.register_hooks(self._build_hooks())
 
     def train(self) -> None:
-        """Train up to ``SOLVER.MAX_ITER`` and leave ``model_final.pth``."""
+        """Train up to ``SOLVER.MAX_ITER`` and leave ``model_final.pth``.
+
+        Raises:
+            Interrupted: the process was asked to stop; the state is saved.
+            TrainingDiverged: see :meth:`run_step`.
+        """
         if self.start_iter >= self.max_iter:
             logger.info("Nothing to train: the checkpoint has %d of %d iterations.", self.start_iter, self.max_iter)
             return
-        self._batches = iter(build_train_loader(self.cfg, self.start_iter, self.seed))
+        self._batches = iter(self._loader)
         self._replica.train()
-        super().train(self.start_iter, self.max_iter)
+        with StopRequest() as self.stop:
+            super().train(self.start_iter, self.max_iter)
 
     def run_step(self) -> None:
         """Do one iteration.
@@ -147,13 +156,7 @@ class Trainer(TrainerBase):
         if (cfg.DATASETS.VAL or cfg.DATASETS.TEST) and cfg.TEST.EVAL_PERIOD:
             parts.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, eval_after_train=False))
         if comm.is_main_process():
-            Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-            writers = [
-                CommonMetricPrinter(self.max_iter),
-                JSONWriter(str(Path(cfg.OUTPUT_DIR, _METRICS))),
-                TensorboardXWriter(cfg.OUTPUT_DIR),
-            ]
-            parts.append(hooks.PeriodicWriter(writers, period=20))
+            parts += [PrintProgress(), _WriteMetrics(cfg.OUTPUT_DIR)]
         # Last: a checkpoint vouches for everything before it, so that a run killed while it evaluates or writes
         # does this again.
         return [*parts, _SaveCheckpoints(cfg.SOLVER.CHECKPOINT_PERIOD)]
@@ -182,8 +185,29 @@ class Trainer(TrainerBase):
         )
 
 
+class _WriteMetrics(HookBase):
+    """Writes the metrics every ``PERIOD`` iterations, for programs and for TensorBoard."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def before_train(self) -> None:
+        path = Path(self._folder, METRICS_NAME)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_metrics_from(path, self.trainer.start_iter)
+        writers = [JSONWriter(str(path)), TensorboardXWriter(self._folder)]
+        self._writer = hooks.PeriodicWriter(writers, period=PERIOD)
+        self._writer.trainer = self.trainer
+
+    def after_step(self) -> None:
+        self._writer.after_step()
+
+    def after_train(self) -> None:
+        self._writer.after_train()
+
+
 class _SaveCheckpoints(HookBase):
-    """Saves every ``period`` iterations and at the end."""
+    """Saves every ``period`` iterations, at the end, and when the process is asked to stop."""
 
     def __init__(self, period: int) -> None:
         self._period = period
@@ -192,8 +216,15 @@ class _SaveCheckpoints(HookBase):
         done = self.trainer.iter + 1
         if done == self.trainer.max_iter:
             self.trainer.save("model_final")
-        elif self._period > 0 and done % self._period == 0:
+            return
+        stop = self.trainer.stop()
+        if stop or (self._period > 0 and done % self._period == 0):
             self.trainer.save(f"model_{self.trainer.iter:07d}")
+        if stop:
+            raise Interrupted(
+                f"stopped after iteration {done} of {self.trainer.max_iter}; go on with --resume "
+                f"(checkpoint {self.trainer.store.last()})."
+            )
 
 
 def _distributed(model: nn.Module) -> nn.Module:

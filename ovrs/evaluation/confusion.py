@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,16 @@ class SegmentationMetrics:
             for name, value in zip(class_names, values.tolist(), strict=True):
                 named[f"{figure}-{name}"] = value
         return named
+
+
+def by_class(named: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return {class: {figure: value}} of what :meth:`SegmentationMetrics.named` returns."""
+    classes: dict[str, dict[str, float]] = {}
+    for key, value in named.items():
+        figure, dash, class_name = key.partition("-")
+        if dash and figure in CLASS_FIGURES:
+            classes.setdefault(class_name, {})[figure] = value
+    return classes
 
 
 class ConfusionMatrix:

@@ -74,21 +74,26 @@ def describe_protocol(cfg: CfgNode, dataset_name: str, vocabulary: Vocabulary, w
 def protocol_key(protocol: Mapping[str, Any]) -> str:
     """Return a digest that is the same for evaluations that must give the same figures, on any machine and day.
 
+    Args:
+        protocol: what :func:`describe_protocol` returned, or JSON gave back.
+    """
+    return hashlib.sha256(json.dumps(protocol_values(protocol), sort_keys=True).encode()).hexdigest()
+
+
+def protocol_values(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the figures of an evaluation, flat: ``dataset.name``, ``weights``, ``TEST.MIOU_RULE`` ….
+
     Files count by their content, wherever they lie; the environment, the date and ``NOT_IN_KEY`` do not count.
 
     Args:
         protocol: what :func:`describe_protocol` returned, or JSON gave back.
     """
     files = protocol["files"]
-    left_out = tuple(f"{key}." for key in NOT_IN_KEY)
     values = {
-        key: files.get(key, value)
-        for key, value in _leaves(protocol["config"])
-        if not f"{key}.".replace("[", ".").startswith(left_out)
+        key: files.get(key, value) for key, value in _leaves(protocol["config"]) if not key.startswith(NOT_IN_KEY)
     }
     parts = {name: protocol[name] for name in ("dataset", "vocabulary", "scoring")}
-    content = {**parts, "weights": protocol["weights"]["sha256"], "config": values}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {**dict(_leaves(parts)), "weights": protocol["weights"]["sha256"], **values}
 
 
 def _without_others(cfg: CfgNode) -> CfgNode:

@@ -12,13 +12,15 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
-from ovrs.evaluation.confusion import CLASS_FIGURES, FIGURES, EvaluationError
+from ovrs.evaluation.confusion import CLASS_FIGURES, FIGURES, EvaluationError, by_class
+from ovrs.evaluation.seen import SEEN_FIGURES, mark_seen, seen_and_unseen
 from ovrs.files import replacing
 
 JSON_NAME = "report.json"
 MARKDOWN_NAME = "report.md"
 AVERAGE = "average"
 NO_VALUE = "–"
+_YES_NO = {True: "yes", False: "no"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,15 @@ class _Entry:
     figures: dict[str, float]
     classes: dict[str, dict[str, float]]
     protocol: dict[str, Any]
+    seen: dict[str, bool] | None  # per class: whether training knew it
+
+    def seen_figures(self) -> dict[str, float]:
+        ious = {name: figures["IoU"] for name, figures in self.classes.items()}
+        return seen_and_unseen(ious, self.seen) if self.seen else {}
+
+    def absent(self) -> list[str]:
+        """The classes without a labelled pixel, by name."""
+        return [name for name, figures in self.classes.items() if math.isnan(figures.get("ACC", 0.0))]
 
 
 class Report:
@@ -35,11 +46,19 @@ class Report:
         title: heading of the Markdown page.
         left_out_of_average: data sets that are listed but do not enter the average; HG-RSOVSSeg leaves the
             training set's own score out.
+        training_classes: class strings that the model was trained on; ``None`` if they are not known. With them,
+            classes are marked as seen or unseen, and their means are given.
     """
 
-    def __init__(self, title: str = "Evaluation", left_out_of_average: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        title: str = "Evaluation",
+        left_out_of_average: Collection[str] = (),
+        training_classes: Collection[str] | None = None,
+    ) -> None:
         self.title = title
         self._left_out = frozenset(left_out_of_average)
+        self._training_classes = training_classes
         self._entries: dict[str, _Entry] = {}
 
     def add(self, dataset_name: str, metrics: Mapping[str, float], protocol: Mapping[str, Any]) -> None:
@@ -61,13 +80,13 @@ class Report:
                 f"data set {dataset_name}: the results lack {', '.join(missing)}; hand over the 'sem_seg' part of "
                 "what SegmentationEvaluator.evaluate() returns."
             )
-        classes: dict[str, dict[str, float]] = {}
-        for key, value in metrics.items():
-            figure, dash, class_name = key.partition("-")
-            if dash and figure in CLASS_FIGURES:
-                classes.setdefault(class_name, {})[figure] = value
+        classes = by_class(metrics)
         figures = {figure: metrics[figure] for figure in FIGURES}
-        self._entries[dataset_name] = _Entry(figures, classes, dict(protocol))
+        seen = None
+        if self._training_classes is not None and classes:
+            marks = mark_seen(protocol["vocabulary"]["classes"], self._training_classes)
+            seen = dict(zip(protocol["dataset"]["class_names"], marks, strict=True))
+        self._entries[dataset_name] = _Entry(figures, classes, dict(protocol), seen)
 
     def averaged_sets(self) -> list[str]:
         """Return the names of the data sets that enter the average."""
@@ -96,11 +115,27 @@ class Report:
             rows.append([AVERAGE, *_cells(average, FIGURES)])
         return _table(["data set", *FIGURES], rows)
 
+    def seen_table(self) -> str:
+        """Return the mean IoU over the classes that training knew, over the others, and the harmonic mean of both."""
+        entries = {name: entry for name, entry in self._entries.items() if entry.seen}
+        rows = [
+            [
+                _in_table(name),
+                *_cells(entry.seen_figures(), SEEN_FIGURES),
+                f"{sum(entry.seen.values())} of {len(entry.seen)}",
+            ]
+            for name, entry in entries.items()
+        ]
+        return _table(["data set", *SEEN_FIGURES, "seen classes"], rows) if rows else ""
+
     def class_table(self, dataset_name: str) -> str:
         """Return the figures of every class of one data set as a table; a dash for classes that do not count."""
-        classes = self._entries[dataset_name].classes
-        rows = [[_in_table(name), *_cells(figures, CLASS_FIGURES)] for name, figures in classes.items()]
-        return _table(["class", *CLASS_FIGURES], rows)
+        entry = self._entries[dataset_name]
+        rows = [
+            [_in_table(name), *_cells(figures, CLASS_FIGURES), *([_YES_NO[entry.seen[name]]] if entry.seen else [])]
+            for name, figures in entry.classes.items()
+        ]
+        return _table(["class", *CLASS_FIGURES, *(["seen in training"] if entry.seen else [])], rows)
 
     def to_json(self) -> str:
         """Return everything as JSON, figures in full precision, null where a class does not count."""
@@ -108,7 +143,13 @@ class Report:
             "title": self.title,
             AVERAGE: {"datasets": self.averaged_sets(), "figures": self.average()},
             "datasets": {
-                name: {"figures": entry.figures, "classes": entry.classes, "protocol": entry.protocol}
+                name: {
+                    "figures": entry.figures,
+                    "classes": entry.classes,
+                    "absent_classes": entry.absent(),
+                    "seen_in_training": entry.seen and {"classes": entry.seen, "figures": entry.seen_figures()},
+                    "protocol": entry.protocol,
+                }
                 for name, entry in self._entries.items()
             },
         }
@@ -119,10 +160,12 @@ class Report:
         shared = self._shared_protocol()
         names = ", ".join(self.averaged_sets()) or "no data set"
         explanation = f"All figures in percent. The average is the plain mean over: {names}."
-        parts = [f"# {self.title}", self.table(), explanation]
+        parts = [f"# {self.title}", self.table(), explanation, self.seen_table()]
         for name, entry in self._entries.items():
             own = {key: value for key, value in entry.protocol.items() if key not in shared}
-            parts += [f"## {name}", self.class_table(name), _protocol(own)]
+            absent = ", ".join(entry.absent())
+            parts += [f"## {name}", self.class_table(name), f"No labelled pixel of: {absent}." if absent else ""]
+            parts += [_protocol(own)]
         parts += ["## Protocol of all data sets", _protocol(shared)]
         return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from ovrs.data.card import DatasetCard
 from ovrs.data.errors import DataError
+from ovrs.data.rasters import RGB, Raster, open_image, read_size
 from ovrs.files import replacing
 from ovrs.preparation.labels import OriginalLabels, ignored_id
-from ovrs.preparation.rasters import RGB, Raster, open_image, read_size
 from ovrs.preparation.sources import Member
 from ovrs.preparation.tiling import Tiling, Window
 

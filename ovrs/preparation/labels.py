@@ -10,7 +10,7 @@ import numpy as np
 
 from ovrs.data.card import DatasetCard, IdEncoding
 from ovrs.data.errors import DataError, nearest, shortened
-from ovrs.preparation.rasters import Raster, open_labels
+from ovrs.data.rasters import Raster, open_labels
 from ovrs.preparation.sources import Member
 from ovrs.structures import IGNORE_LABEL
 

@@ -26,6 +26,7 @@ from ovrs.preparation.space import require_space
 Key = str | tuple[str, ...]
 
 MAX_MEMBER_BYTES = 4 << 30  # no image of these data sets comes near; what claims more is damaged or hostile
+_IN_MEMORY = 64 << 20  # packed TIFFs up to this size are unpacked in memory; larger ones are entered through GDAL
 SCRATCH_PREFIX = ".ovrs-unpacked-"
 
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -69,13 +70,19 @@ class Member:
         """Ending in lower case, dot included."""
         return os.path.splitext(self.name)[1].lower()
 
-    @property
-    def gdal_path(self) -> str:
-        """A path that rasterio opens without unpacking anything."""
+    @contextmanager
+    def for_gdal(self) -> Iterator[str]:
+        """Give a name under which GDAL reads the file within the block; packed files are unpacked into memory."""
         if self.entry is None:
-            return str(self.file)
-        system = "vsizip" if self.offset is None else "vsitar"
-        return f"/{system}/{{{self.file}}}/{self.entry}"
+            yield str(self.file)
+        elif self.size <= _IN_MEMORY:
+            from rasterio import MemoryFile
+
+            with MemoryFile(self.read()) as memory:
+                yield memory.name
+        else:
+            system = "vsizip" if self.offset is None else "vsitar"
+            yield f"/{system}/{{{self.file}}}/{self.entry}"
 
     def read(self) -> bytes:
         """Return all bytes; those of zip members are checked against their CRC.

@@ -1,6 +1,7 @@
 """Making DR-Seg's channel ranking, and the two experiments that show what it is worth."""
 
 from ovrs.ranking.collect import ClassStatistics, RankingOptions, collect, grid_labels
+from ovrs.ranking.dropped import DroppedStudy, study_dropped_channels
 from ovrs.ranking.pilot import PilotStudy, study_single_channels
 from ovrs.ranking.rank import describe_ranking, rank_channels, save_ranking
 from ovrs.ranking.tower import FrozenTower
@@ -9,6 +10,7 @@ from ovrs.ranking.verify import RATIOS, RatioCurves, verify_ranking
 __all__ = [
     "RATIOS",
     "ClassStatistics",
+    "DroppedStudy",
     "FrozenTower",
     "PilotStudy",
     "RankingOptions",
@@ -18,6 +20,7 @@ __all__ = [
     "grid_labels",
     "rank_channels",
     "save_ranking",
+    "study_dropped_channels",
     "study_single_channels",
     "verify_ranking",
 ]

@@ -1,4 +1,4 @@
-"""Figure 2 of the DR-Seg paper: what zero-shot segmentation loses with each single channel."""
+"""Figure 2 of the DR-Seg paper, upper half: what zero-shot segmentation loses with each single channel."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from ovrs.config import ConfigError
+from ovrs.data import Record
 from ovrs.evaluation import ConfusionMatrix
 from ovrs.heads.dr_seg.ranking_file import ChannelRanking, Floats
 from ovrs.ranking.labelled import labelled_set
@@ -114,10 +115,8 @@ def study_single_channels(
     """
     if images < 1:
         raise ConfigError(f"the pilot study needs at least one image, got {images}.")
-    name, records = labelled_set(cfg, dataset)
-    chosen = np.random.default_rng(seed).permutation(len(records))[:images]
-    records = [records[index] for index in sorted(chosen)]
-
+    name, _ = labelled_set(cfg, dataset)
+    records = drawn_records(cfg, name, images, seed)
     words = tower.classes(MetadataCatalog.get(name).class_strings)
     whole = ConfusionMatrix(len(words))
     masked = [ConfusionMatrix(len(words)) for _ in ranking.order]
@@ -137,6 +136,13 @@ def study_single_channels(
         score=ranking.score,
         protocol=protocol(cfg, tower, ranking),
     )
+
+
+def drawn_records(cfg: CfgNode, dataset: str, images: int, seed: int) -> list[Record]:
+    """Return ``images`` records of a labelled data set (all, if it has fewer), drawn by the seed, sorted by stem."""
+    _, records = labelled_set(cfg, dataset)
+    chosen = np.random.default_rng(seed).permutation(len(records))[:images]
+    return [records[index] for index in sorted(chosen)]
 
 
 def without_each_channel(features: Tensor, words: Tensor) -> Iterator[Tensor]:

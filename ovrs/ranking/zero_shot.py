@@ -34,11 +34,15 @@ class Scene:
     truth: Tensor
     enlarged: tuple[int, int]
 
-    def count(self, scores: Tensor, matrix: ConfusionMatrix) -> None:
-        """Enter the label map of [T, h, w] scores into a confusion matrix."""
+    def labels(self, scores: Tensor) -> Tensor:
+        """Return the label map [H, W] of [T, h, w] scores."""
         height, width = self.truth.shape
         labels, _ = ScoreRule().label_map(scores, self.enlarged)
-        matrix.update(self.truth, labels[:height, :width])
+        return labels[:height, :width]
+
+    def count(self, scores: Tensor, matrix: ConfusionMatrix) -> None:
+        """Enter the label map of [T, h, w] scores into a confusion matrix."""
+        matrix.update(self.truth, self.labels(scores))
 
 
 def scenes(cfg: CfgNode, tower: FrozenTower, records: Sequence[Record], task: str) -> Iterator[Scene]:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS_WITHOUT_PROGRESS = 3
 _TIMEOUT_S = 60
+_PAUSE_S = 1.0  # before the second attempt that brings nothing; doubled for the third
 _PIECE = 1 << 20
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -69,6 +71,7 @@ def download(url: str, target: Path, *, size: int = 0, sum_is_known: bool = Fals
                 kept = f" {reached:,} bytes are kept in {part}; the same command goes on from there." if reached else ""
                 reason = getattr(error, "reason", error)
                 raise WeightsError(f"{url}: the download broke off ({reason}).{kept}") from error
+            time.sleep(_PAUSE_S * failures)
             logger.info("%s: the connection broke off after %s bytes; trying again.", target.name, f"{reached:,}")
     os.replace(part, target)
     _tag_file(part).unlink(missing_ok=True)

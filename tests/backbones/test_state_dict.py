@@ -394,3 +394,31 @@ def test_checkpoint_fills_the_tower_without_its_own_weights(tiny_cfg):
 def test_sum_is_sha256(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<!DOCTYPE html><html>quota exceeded</html>", "is a web page, not weights"),
+        (b"\n <html><body>sign in</body></html>", "is a web page, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:65\nsize 102979767\n", "is a pointer of git-lfs"),
+        (b"", "it is damaged"),
+        (b"neither this nor that", "it is damaged, or it contains code, which is never run"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_what_lies_in_the_place_of_weights_is_told_without_advice_to_run_it(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=said) as caught:
+        read_state_dict(path)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(value):
+    module = torch.nn.Linear(3, 2)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    state["bias"][1] = value
+    with pytest.raises(WeightsError, match=r"a\.pth: 1 tensors hold NaN or infinity: bias\."):
+        load_strictly(module, state, "a.pth")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 
-from ovrs.engine import launch_processes
+from ovrs.engine import argument_parser, launch_processes, train_or_evaluate
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,15 +41,12 @@ def write_config(tmp_path: Path) -> Callable[[CfgNode], Path]:
 @pytest.fixture
 def train_net(capsys: pytest.CaptureFixture) -> Callable[..., str]:
     """Run train_net.py in this process and return the message that it ends with; empty if it succeeds."""
-    spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def run(*arguments: object) -> str:
-        args = default_argument_parser().parse_args([str(argument) for argument in arguments])
+        args = argument_parser().parse_args([str(argument) for argument in arguments])
         message = ""
         try:
-            launch_processes(module.main, args)
+            launch_processes(train_or_evaluate, args)
         except SystemExit as error:
             message = str(error.code)
         output = capsys.readouterr()
@@ -70,7 +65,7 @@ def start_train_net() -> Iterator[Callable[..., subprocess.Popen]]:
     def start(*arguments: object) -> subprocess.Popen:
         command = [sys.executable, str(ROOT / "train_net.py"), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes))
         return processes[-1]
 
     yield start

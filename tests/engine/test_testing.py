@@ -9,7 +9,13 @@ from ovrs.config import ConfigError
 from ovrs.data import DataError
 from ovrs.demo import CLASSES, RENAMED_CLASSES
 from ovrs.engine import CheckpointStore, build_model, check_test_sets, evaluate
-from ovrs.evaluation import EvaluationError
+from ovrs.evaluation import EvaluationError, ResultStore
+
+
+@pytest.fixture
+def own_scenes(scenes, tmp_path):
+    """A copy of the scenes that a test may damage."""
+    return shutil.copytree(scenes, tmp_path / "own scenes")
 
 
 def test_sets_of_one_run_are_each_scored_with_their_own_words_and_protocol(run_cfg, scenes, tmp_path):
@@ -33,6 +39,27 @@ def test_sets_of_one_run_are_each_scored_with_their_own_words_and_protocol(run_c
         assert tuple(classes) in asked
     assert report["average"]["datasets"] == names
     assert "scenes_renamed_train" in (tmp_path / "scores" / "report.md").read_text()
+    # The training set's own words are all seen; of the renamed ones only those that stayed.
+    marks = [report["datasets"][name]["seen_in_training"]["classes"].values() for name in names]
+    assert all(marks[0])
+    assert not all(marks[1])
+    stored = {name: ResultStore().get(report["datasets"][name]["protocol"]) for name in names}
+    for name in names:
+        assert stored[name].figures == report["datasets"][name]["figures"]
+
+
+def test_a_model_in_training_leaves_no_record(run_cfg, tmp_path):
+    evaluate(run_cfg, build_model(run_cfg), tmp_path / "scores", None)
+    assert (tmp_path / "scores" / "report.json").is_file()
+    assert list(ResultStore().results()) == []
+
+
+def test_finished_sets_are_recorded_even_if_a_later_one_fails(run_cfg, own_scenes, tmp_path):
+    (own_scenes / "images" / "train" / "0001.png").write_bytes(b"damaged")
+    run_cfg.DATASETS.TEST = tuple(f"{own_scenes / 'scenes.yaml'}:{split}" for split in ("val", "train"))
+    with pytest.raises(DataError, match=r"0001\.png"):
+        evaluate(run_cfg, build_model(run_cfg), tmp_path / "scores", "0" * 64)
+    assert [result.dataset.split("@")[0] for result in ResultStore().results()] == ["scenes_val"]
 
 
 def test_without_test_sets_there_is_nothing_to_evaluate(run_cfg, tmp_path):
@@ -43,12 +70,6 @@ def test_without_test_sets_there_is_nothing_to_evaluate(run_cfg, tmp_path):
 
 def test_complete_test_sets_pass_the_check(run_cfg):
     check_test_sets(run_cfg)
-
-
-@pytest.fixture
-def own_scenes(scenes, tmp_path):
-    """A copy of the scenes that a test may damage."""
-    return shutil.copytree(scenes, tmp_path / "own scenes")
 
 
 @pytest.mark.parametrize("key", ["TEST", "VAL"])

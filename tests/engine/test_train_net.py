@@ -1,8 +1,10 @@
 """train_net.py as a program: what it leaves, what it says, how it ends."""
 
 import json
+import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from PIL import Image
 from same_state import assert_same
 
-from ovrs.engine import CheckpointStore, Trainer, build_model, launch_processes, prepare_run
+from ovrs.engine import CheckpointStore, Trainer, argument_parser, begin_run, build_model, launch_processes, prepare_run
 
 TIME_LIMIT = 180  # seconds; a run takes a few on a quiet machine
 TWO_PROCESSES = ("--num-gpus", "2", "--dist-url", "auto")
@@ -102,6 +103,64 @@ def test_a_process_killed_at_any_moment_resumes_to_the_same_state(
     assert iterations[-1] == reached["iteration"] + 6
 
 
+def test_a_command_that_fails_leaves_the_folder_as_it_was(train_net, run_cfg, write_config, tmp_path):
+    folder = tmp_path / "output"
+    run_cfg.DATASETS.TEST = ()
+    config = write_config(run_cfg)
+    assert train_net("--config-file", config, "SOLVER.MAX_ITER", 2) == ""
+
+    def content() -> dict:
+        # The first run's log is still open: it was in this process.
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "log.txt"}
+
+    before = content()
+    own = ("MODEL.WEIGHTS", folder / "model_final.pth", "DATASETS.TEST", f"['{run_cfg.DATASETS.TRAIN[0]}']")
+    other_model = (*own, "MODEL.GSNET.DECODER_DIMS", "[48, 16]")
+    assert "do not fit" in train_net("--config-file", config, "--eval-only", *other_model)
+    assert "holds a run already" in train_net("--config-file", config)
+    assert "DATASETS.TRAIN is empty" in train_net("--config-file", config, "--overwrite", "DATASETS.TRAIN", "[]")
+    assert "SOLVER.BASE_LR" in train_net("--config-file", config, "--resume", "SOLVER.BASE_LR", 0.5)
+    assert content() == before
+
+
+def test_results_are_written_set_by_set(train_net, run_cfg, write_config, own_scenes, scenes, tmp_path):
+    torch.save({"model": build_model(run_cfg).state_dict()}, tmp_path / "weights.pth")
+    damaged = own_scenes / "images" / "val" / "0002.png"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    sets = [f"{folder / 'scenes.yaml'}:val" for folder in (scenes, own_scenes)]
+    arguments = ("--config-file", write_config(run_cfg), "--eval-only", "MODEL.WEIGHTS", tmp_path / "weights.pth")
+    assert f"{damaged} cannot be read" in train_net(*arguments, "DATASETS.TEST", sets)
+    (finished,) = figures(tmp_path / "output")
+    assert finished.split("@")[0] == "scenes_val"
+
+    (own_scenes / "images" / "val" / "0001.png").write_bytes(b"no picture")
+    elsewhere = ("OUTPUT_DIR", tmp_path / "elsewhere")
+    assert "0001.png" in train_net(*arguments, "DATASETS.TEST", sets, *elsewhere)
+    assert "more than once" in train_net(*arguments, "DATASETS.TEST", [sets[0]] * 2, *elsewhere)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("options", [(), TWO_PROCESSES])
+def test_ctrl_c_saves_a_checkpoint_and_ends_without_a_traceback(
+    start_train_net, run_cfg, write_config, tmp_path, options
+):
+    run_cfg.SOLVER.MAX_ITER, run_cfg.SOLVER.CHECKPOINT_PERIOD, run_cfg.DATASETS.TEST = 100_000, 0, ()
+    process = start_train_net("--config-file", write_config(run_cfg), *options)
+    log = tmp_path / "output" / "log.txt"
+    limit = time.monotonic() + TIME_LIMIT
+    while not (log.exists() and "iteration 1 of" in log.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+    output, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 130, output + errors
+    assert "Traceback" not in output + errors
+    assert "go on with --resume" in errors
+    store = CheckpointStore(tmp_path / "output")
+    assert store.load(store.last())["iteration"] > 0
+
+
 # ---------------------------------------------------------------------- several processes
 
 
@@ -120,6 +179,7 @@ def train_and_keep_weights(args) -> None:
     """Train in this process and write the weights that it ended with."""
     cfg = prepare_run(args)
     trainer = Trainer(cfg)
+    begin_run(cfg, args)
     trainer.train()
     torch.save(trainer.model.state_dict(), Path(cfg.OUTPUT_DIR, f"rank_{comm.get_rank()}.pth"))
 
@@ -130,11 +190,11 @@ def test_two_processes_train_to_the_same_weights_and_to_those_of_one(run_cfg, wr
     run_cfg.SOLVER.OPTIMIZER, run_cfg.SOLVER.BASE_LR, run_cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = "SGD", 0.1, 1.0
     arguments = ["--config-file", str(write_config(run_cfg))]
     weights = []
-    for options in (TWO_PROCESSES, ()):
-        args = default_argument_parser().parse_args([*arguments, *options])
+    for options in (TWO_PROCESSES, ("--overwrite",)):
+        args = argument_parser().parse_args([*arguments, *options])
         launch_processes(train_and_keep_weights, args)
         weights.append(torch.load(tmp_path / "output" / "rank_0.pth", weights_only=True))
-        if options:
+        if options is TWO_PROCESSES:
             weights.append(torch.load(tmp_path / "output" / "rank_1.pth", weights_only=True))
     first, second, alone = weights
     assert_same(first, second)
@@ -161,7 +221,7 @@ def test_no_configuration_asks_for_one(train_net):
     ("arguments", "message"),
     [
         (("DATASETS.TRAIN", "[]"), "DATASETS.TRAIN is empty"),
-        (("--eval-only",), "--eval-only needs MODEL.WEIGHTS"),
+        (("--eval-only",), "an evaluation needs MODEL.WEIGHTS"),
         (("MODEL.WEIGHTS", "absent.pth"), "absent.pth does not exist"),
         (("--eval-only", "MODEL.WEIGHTS", "absent.pth"), "absent.pth does not exist"),
         (("DATASETS.TRAIN", "[unknown_set]"), "unknown data set 'unknown_set'"),
@@ -170,12 +230,19 @@ def test_no_configuration_asks_for_one(train_net):
         (("SOLVER.OPTIMIZER", "LBFGS"), "known optimizers are"),
         (("MODEL.SEM_SEG_HEAD.NAME", "Unknown"), "No object named 'Unknown'"),
         (("SOLVER.BASE_LR", "1e30", "SOLVER.LR_SCHEDULER_NAME", "constant"), "nothing was updated"),
+        (("SOLVER.BASE_LR", "-1"), "SOLVER.BASE_LR must be above 0, got -1.0"),
+        (("SOLVER.MAX_ITER", "0"), "SOLVER.MAX_ITER must be at least 1, got 0"),
+        (("--num-gpus", "0"), "--num-gpus must be at least 1"),
+        (("MODEL.DEVICE", "cuda"), "MODEL.DEVICE is 'cuda', but PyTorch sees no GPU"),
     ],
 )
-def test_a_mistake_ends_in_a_message_and_no_traceback(train_net, run_cfg, write_config, arguments, message):
+def test_a_mistake_ends_in_a_message_and_no_traceback(
+    train_net, run_cfg, write_config, monkeypatch, arguments, message
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     # the options of the program come before keys and values
-    options = [word for word in arguments if word.startswith("--")]
-    keys = [word for word in arguments if not word.startswith("--")]
+    first = next((i for i, word in enumerate(arguments) if word.isupper() or "." in word), len(arguments))
+    options, keys = arguments[:first], arguments[first:]
     assert message in train_net("--config-file", write_config(run_cfg), *options, *keys)
 
 

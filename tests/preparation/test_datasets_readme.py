@@ -65,7 +65,7 @@ def test_every_name_in_a_command_is_one_that_the_command_knows():
 
 
 def test_options_are_those_of_the_command():
-    script = (ROOT / "datasets/prepare.py").read_text(encoding="utf-8")
+    script = (ROOT / "ovrs/cli/datasets/prepare.py").read_text(encoding="utf-8")
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     assert {"--source", "--check", "--list", "--dry-run", "--strict", "--out", "--workers"} <= options
     for option in options:

@@ -1,29 +1,26 @@
-"""datasets/prepare.py, called in this process as from a command line."""
+"""ovrs datasets prepare, and datasets/prepare.py, which is the same."""
 
-import importlib.util
+import re
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
+
+from ovrs.cli import main
 
 SCRIPT = Path(__file__).parents[2] / "datasets/prepare.py"
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Run the script; return (exit code or message, what it printed)."""
-    spec = importlib.util.spec_from_file_location("prepare_command", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Run the command; return (exit code or message, what it printed)."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, arguments)])
-        try:
-            module.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["ovrs"])
+        with pytest.raises(SystemExit) as end:
+            main(["datasets", "prepare", *map(str, arguments)])
+        return end.value.code or 0, capsys.readouterr()
 
     return run
 
@@ -57,7 +54,7 @@ def test_check_ends_with_an_error_code_where_something_is_wrong(command, out):
 
 def test_strict_ends_with_a_message(command, rural, out):
     code, _ = command("hg_loveda_6", "--source", rural, "--out", out, "--workers", 1, "--strict")
-    assert code.startswith("prepare.py: hg_loveda_6_train: 8 pairs, but 10088 were expected")
+    assert code.startswith("ovrs: hg_loveda_6_train: 8 pairs, but 10088 were expected")
 
 
 def test_out_is_the_data_root_of_the_environment_where_none_is_given(command, rural, out, monkeypatch):
@@ -74,12 +71,23 @@ def test_list_names_every_set_that_has_a_recipe(command):
     assert "src_" not in printed.out
 
 
-@pytest.mark.parametrize("arguments", [["hg_loveda_6"], ["--list", "--source", "x"], [], ["--check", "x", "--list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["hg_loveda_6"], ["--list", "--source", "x"], ["--check", "x", "--list"]],
+)
 def test_arguments_that_do_not_belong_together_are_refused(command, arguments):
-    assert command(*arguments)[0] == 2
+    assert re.fullmatch("ovrs: (give one of|NAME and --source belong together).*", command(*arguments)[0])
+
+
+def test_script_in_the_folder_is_the_same_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--list"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert not end.value.code
+    assert "hg_loveda_6" in capsys.readouterr().out
 
 
 def test_help_shows_examples(command):
     code, printed = command("--help")
     assert code == 0
-    assert "python datasets/prepare.py hg_loveda_6 --source Train.zip Val.zip --out /data" in printed.out
+    assert "ovrs datasets prepare hg_loveda_6 --source Train.zip Val.zip --out /data" in printed.out

@@ -13,9 +13,9 @@ from PIL import Image
 
 from ovrs.data.card import DatasetCard
 from ovrs.data.errors import DataError
+from ovrs.data.rasters import open_image
 from ovrs.preparation.jobs import JobResult, PairJob, PairWriter
 from ovrs.preparation.labels import OriginalLabels
-from ovrs.preparation.rasters import open_image
 from ovrs.preparation.recipe import Recipe, drawn, fact
 from ovrs.preparation.sources import Key, Member, Source, paired
 

@@ -1,64 +1,67 @@
-#!/usr/bin/env python3
-r"""Look at a data set before training on it: images beside their labels, and how many pixels each class has.
+"""Look at a data set before training on it: images beside their labels, and how many pixels each class has.
 
 All labels are read for the histogram, which is drawn and printed; a value that the card does not list ends
 the program with the file's name.
 
 Examples:
-    python tools/inspect_dataset.py hg_potsdam_5_val
-    python tools/inspect_dataset.py hg_potsdam_5 --split val --images 24 --sample 500 --output sheet.png
+    ovrs datasets show hg_potsdam_5_val
+    ovrs datasets show hg_potsdam_5 --split val --images 24 --sample 500 --output sheet.png
 
     # your own data set
-    python tools/inspect_dataset.py --card town.yaml --split train
+    ovrs datasets show town.yaml --split train
 
     # the table alone
-    python tools/inspect_dataset.py town.yaml:train --histogram
+    ovrs datasets show town.yaml:train --histogram
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from detectron2.data import MetadataCatalog
-from detectron2.utils.logger import setup_logger
-from tabulate import tabulate
-
-from ovrs.data import resolve_datasets
-from ovrs.data.contact_sheet import contact_sheet
-from ovrs.data.inspection import ClassCounts, count_classes
-from ovrs.engine import readable_errors
-from ovrs.visualization import save_image
+if TYPE_CHECKING:
+    from ovrs.data.inspection import ClassCounts
 
 
-def main() -> None:
-    """Parse arguments, count, print and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", help="registered name, CARD.yaml:SPLIT, or with --split the name of a card")
-    parser.add_argument("--card", help="a data card of your own, in place of a name")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    what = "registered name, CARD.yaml:SPLIT, or with --split the name or the file of a card"
+    parser.add_argument("name", metavar="NAME", help=what)
     parser.add_argument("--split", help="split of the card")
     parser.add_argument("--root", default="", help="data root; default: $DETECTRON2_DATASETS, then ./datasets")
     parser.add_argument("--images", type=_positive, default=12, help="pictures on the sheet (default: %(default)s)")
     parser.add_argument("--sample", type=_positive, default=0, help="count only so many label files, evenly spread")
     parser.add_argument("--histogram", action="store_true", help="print the table and draw nothing")
     parser.add_argument("--output", type=_picture, help="the sheet (default: output/inspection/NAME.png)")
-    args = parser.parse_args()
-    if (args.name is None) == (args.card is None):
-        parser.error("give either a name or --card FILE")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Count, print and draw."""
+    from detectron2.data import MetadataCatalog
+    from detectron2.utils.logger import setup_logger
+
+    from ovrs.data import resolve_datasets
+    from ovrs.data.contact_sheet import contact_sheet
+    from ovrs.data.inspection import count_classes
+    from ovrs.visualization import save_image
+
     setup_logger(name="ovrs")
-    with readable_errors():
-        (name,) = resolve_datasets([_full_name(args.name or args.card, args.split)], args.root)
-        metadata = MetadataCatalog.get(name)
-        counts = None
-        if args.histogram or metadata.sem_seg_root:
-            counts = count_classes(name, args.sample)
-            print(table(name, counts))
-        if not args.histogram:
-            sheet = contact_sheet(name, args.images, counts)
-            print(f"\nSheet: {save_image(args.output or f'output/inspection/{name}.png', sheet)}")
+    (name,) = resolve_datasets([_full_name(args.name, args.split)], args.root)
+    metadata = MetadataCatalog.get(name)
+    counts = None
+    if args.histogram or metadata.sem_seg_root:
+        counts = count_classes(name, args.sample)
+        print(table(name, counts))
+    if not args.histogram:
+        sheet = contact_sheet(name, args.images, counts)
+        print(f"\nSheet: {save_image(args.output or f'output/inspection/{name}.png', sheet)}")
 
 
 def table(name: str, counts: ClassCounts) -> str:
     """Return pixels, share and images of every class as text."""
+    from detectron2.data import MetadataCatalog
+    from tabulate import tabulate
+
     metadata = MetadataCatalog.get(name)
     rows = []
     for index, word in enumerate(metadata.stuff_classes):
@@ -87,7 +90,3 @@ def _picture(text: str) -> str:
     if not text.lower().endswith((".png", ".jpg")):
         raise argparse.ArgumentTypeError(f"must end in .png or .jpg, got {text!r}")
     return text
-
-
-if __name__ == "__main__":
-    main()

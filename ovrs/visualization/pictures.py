@@ -1,4 +1,4 @@
-"""Pictures of label maps: palettes, overlays, legends and comparison sheets, drawn with Pillow.
+"""Pictures of label maps: overlays, legends and comparison sheets, drawn with Pillow.
 
 Images are uint8 RGB arrays [H, W, 3], label maps integer arrays [H, W] of class indices.
 """
@@ -8,31 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ovrs.files import replacing
+from ovrs.visualization.palettes import IGNORED_COLOUR
 
 Picture = NDArray[np.uint8]
-
-IGNORED_COLOUR = (0, 0, 0)
-
-# Okabe and Ito's colours, which people with any kind of colour vision tell apart, without black
-# (which stands for ignored pixels) and with a grey in its place.
-_FIRST = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (153, 153, 153),
-)
-_LEVELS = 16  # per channel, of the colours to choose from
-_MOST = _LEVELS**3
 
 _BACKGROUND = (255, 255, 255)
 _INK = (30, 30, 30)
@@ -43,37 +26,6 @@ _TITLE_SIZE = 20
 _PAD = 8
 _SWATCH = 18
 _NARROWEST = 2 * (_SWATCH + 2 * _PAD)  # the smallest legend that can show a letter
-
-
-def palette(n: int) -> Picture:
-    """Return ``n`` distinct colours.
-
-    The same index has the same colour whatever ``n`` is. The first eight are safe for colour-blind
-    people; each later one is the colour that looks least like all before it (farthest in CIE Lab).
-
-    Args:
-        n: number of colours, 0 to 4096.
-
-    Returns:
-        [n, 3] RGB.
-
-    Raises:
-        ValueError: ``n`` is out of range.
-    """
-    if not 0 <= n <= _MOST:
-        raise ValueError(f"n is {n}; a palette has 0 to {_MOST} colours.")
-    levels = np.linspace(0, 255, _LEVELS).round().astype(np.uint8)
-    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-    candidates_lab = _lab(candidates)
-    colours = list(_FIRST)
-    distance = np.full(len(candidates), np.inf)
-    for seen in _lab(np.array([IGNORED_COLOUR, _BACKGROUND, *_FIRST], np.uint8)):
-        distance = np.minimum(distance, np.linalg.norm(candidates_lab - seen, axis=1))
-    while len(colours) < n:
-        best = int(distance.argmax())
-        colours.append(tuple(candidates[best].tolist()))
-        distance = np.minimum(distance, np.linalg.norm(candidates_lab - candidates_lab[best], axis=1))
-    return np.array(colours[:n], np.uint8).reshape(n, 3)
 
 
 def colourise(labels: ArrayLike, palette: ArrayLike, ignore: int = 255) -> Picture:
@@ -246,11 +198,6 @@ def save_image(path: str | Path, image: ArrayLike) -> Path:
     with replacing(path) as temporary:
         picture.save(temporary)
     return path
-
-
-def _lab(colours: Picture) -> NDArray[np.float32]:
-    """[n, 3] RGB as CIE Lab, where distances are about as large as they look."""
-    return cv2.cvtColor(colours[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""tools/demo.py: the table of scores that it ends with."""
+"""ovrs demo: the table of scores that it ends with."""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ovrs.cli.demo import print_scores
 from ovrs.demo import CLASSES, RENAMED_CLASSES, DemoScenes
 from ovrs.evaluation.chance import chance_miou
 
@@ -28,12 +29,12 @@ def report(tmp_path):
 
 
 @pytest.fixture
-def printed(load_tool, scenes, capsys):
+def printed(scenes, capsys):
     """Print the scores of a folder and return the cells of each line of the table."""
 
     def print_and_read(folder):
         splits = ("scenes.yaml:train", "scenes.yaml:val", "scenes_renamed.yaml:val")
-        load_tool("demo").print_scores(folder, DemoScenes(*(f"{scenes / split}" for split in splits)))
+        print_scores(folder, DemoScenes(*(f"{scenes / split}" for split in splits)))
         lines = capsys.readouterr().out.strip().splitlines()
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 

@@ -1,4 +1,4 @@
-"""tools/list_datasets.py: every set by both names, and which of them are there."""
+"""ovrs datasets list: every set by both names, and which of them are there."""
 
 import re
 
@@ -14,8 +14,8 @@ def rows(output: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in cells}
 
 
-def test_every_registered_set_is_listed_with_its_original_name(run_tool, tmp_path):
-    output = run_tool("list_datasets", "--root", tmp_path)
+def test_every_registered_set_is_listed_with_its_original_name(ovrs, tmp_path):
+    output = ovrs("datasets", "list", "--root", tmp_path)
     summaries = {entry.name: entry for entry in list_datasets(tmp_path)}
     assert len(summaries) > 30
     assert set(rows(output)) == set(summaries)
@@ -23,20 +23,20 @@ def test_every_registered_set_is_listed_with_its_original_name(run_tool, tmp_pat
     assert f"{len(summaries)} data sets; root: {tmp_path}" in output
 
 
-def test_present_lists_only_sets_whose_folders_exist(run_tool, tmp_path, scenes, monkeypatch):
-    assert rows(run_tool("list_datasets", "--root", tmp_path, "--present")) == {}
+def test_present_lists_only_sets_whose_folders_exist(ovrs, tmp_path, scenes, monkeypatch):
+    assert rows(ovrs("datasets", "list", "--root", tmp_path, "--present")) == {}
     monkeypatch.setenv("OVRS_DATASETS", str(scenes / "scenes.yaml"))
-    found = rows(run_tool("list_datasets", "--root", tmp_path, "--present"))
+    found = rows(ovrs("datasets", "list", "--root", tmp_path, "--present"))
     assert set(found) == {"scenes_train", "scenes_val"}
 
 
-def test_root_is_that_of_the_environment_where_none_is_given(run_tool, tmp_path, monkeypatch):
+def test_root_is_that_of_the_environment_where_none_is_given(ovrs, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "my data"))
-    assert f"root: {tmp_path / 'my data'}" in run_tool("list_datasets")
+    assert f"root: {tmp_path / 'my data'}" in ovrs("datasets", "list")
 
 
-def test_card_that_does_not_exist_ends_in_a_message(run_tool, tmp_path, monkeypatch):
+def test_card_that_does_not_exist_ends_in_a_message(ovrs, tmp_path, monkeypatch):
     monkeypatch.setenv("OVRS_DATASETS", str(tmp_path / "absent.yaml"))
     with pytest.raises(SystemExit) as caught:
-        run_tool("list_datasets")
-    assert caught.value.code.startswith("list_datasets.py: $OVRS_DATASETS lists ")
+        ovrs("datasets", "list")
+    assert caught.value.code.startswith("ovrs: $OVRS_DATASETS lists ")

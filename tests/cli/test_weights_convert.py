@@ -1,4 +1,4 @@
-"""tools/convert_checkpoint.py: between our names and the original projects', without changing a bit."""
+"""ovrs weights convert: between our names and the original projects', without changing a bit."""
 
 import pytest
 import torch
@@ -30,21 +30,21 @@ def assert_same_tensors(found, expected) -> None:
         assert torch.equal(found[name], tensor), name
 
 
-def test_official_layout_and_back_is_bit_exact(run_tool, model, ours, tmp_path):
+def test_official_layout_and_back_is_bit_exact(ovrs, model, ours, tmp_path):
     official, back = tmp_path / "official.pth", tmp_path / "back.pth"
-    run_tool("convert_checkpoint", ours, official, "--to", "GSNet")
+    ovrs("weights", "convert", ours, official, "--to", "GSNet")
     content = torch.load(official, weights_only=True)["model"]
     assert_same_tensors(content, LAYOUTS["GSNet"].to_official(model.state_dict()))
     assert LAYOUTS["GSNet"].marker in content
-    run_tool("convert_checkpoint", official, back)
+    ovrs("weights", "convert", official, back)
     assert_same_tensors(torch.load(back, weights_only=True)["model"], model.state_dict())
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
 @pytest.mark.parametrize("to_official", [False, True], ids=["ours", "official"])
-def test_either_file_fills_a_model(run_tool, model, ours, tiny_cfg, tmp_path, name, to_official):
+def test_either_file_fills_a_model(ovrs, model, ours, tiny_cfg, tmp_path, name, to_official):
     target = tmp_path / "new folder" / name
-    output = run_tool("convert_checkpoint", ours, target, *(("--to", "GSNet") if to_official else ()))
+    output = ovrs("weights", "convert", ours, target, *(("--to", "GSNet") if to_official else ()))
     assert f"{target}: {len(model.state_dict())} tensors" in output
     other = build_model(tiny_cfg)
     assert any(not torch.equal(t, model.state_dict()[n]) for n, t in other.state_dict().items())
@@ -53,29 +53,29 @@ def test_either_file_fills_a_model(run_tool, model, ours, tiny_cfg, tmp_path, na
     assert [path.name for path in target.parent.iterdir()] == [name]
 
 
-def test_tensors_that_share_memory_in_the_official_file_are_written_whole(run_tool, model, tmp_path):
+def test_tensors_that_share_memory_in_the_official_file_are_written_whole(ovrs, model, tmp_path):
     """Official weights may hold query, key and value in one tensor, of which ours are slices."""
     state = LAYOUTS["GSNet"].to_official(model.state_dict())
     stem = "sem_seg_head.predictor.clip_model.visual.transformer.resblocks.1.attn."
     parts = [state.pop(f"{stem}{part}_proj_weight") for part in "qkv"]
     torch.save({"model": state | {f"{stem}in_proj_weight": torch.cat(parts)}}, tmp_path / "official.pth")
-    run_tool("convert_checkpoint", tmp_path / "official.pth", tmp_path / "ours.safetensors")
+    ovrs("weights", "convert", tmp_path / "official.pth", tmp_path / "ours.safetensors")
     assert_same_tensors(load_file(tmp_path / "ours.safetensors"), model.state_dict())
 
 
-def test_weights_of_another_model_end_in_a_message(run_tool, ours, tmp_path):
+def test_weights_of_another_model_end_in_a_message(ovrs, ours, tmp_path):
     with pytest.raises(SystemExit) as caught:
-        run_tool("convert_checkpoint", ours, tmp_path / "out.pth", "--to", "HG-RSOVSSeg")
-    assert caught.value.code.startswith("convert_checkpoint.py: ")
+        ovrs("weights", "convert", ours, tmp_path / "out.pth", "--to", "HG-RSOVSSeg")
+    assert caught.value.code.startswith("ovrs: ")
     assert "has no counterpart in the HG-RSOVSSeg layout" in caught.value.code
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_damaged_source_is_named_and_the_target_stays(run_tool, ours, tmp_path):
+def test_damaged_source_is_named_and_the_target_stays(ovrs, ours, tmp_path):
     target = tmp_path / "kept.pth"
     target.write_bytes(b"as before")
     ours.write_bytes(ours.read_bytes()[:1500])
     with pytest.raises(SystemExit) as caught:
-        run_tool("convert_checkpoint", ours, target)
+        ovrs("weights", "convert", ours, target)
     assert str(ours) in caught.value.code
     assert target.read_bytes() == b"as before"

@@ -1,0 +1,81 @@
+"""The command ``ovrs``: every module of this room is a sub-command.
+
+A command is one file: its name is the file's, its docstring the help (the first line stands in the list), and it has
+
+    add_arguments(parser)    its arguments
+    run(args)                what it does; None or 0 where all went well, else the exit code
+
+A package is a command whose sub-commands are its modules. Modules import what is slow (torch, this package's rooms)
+inside ``run``, so that ``ovrs --help`` answers at once. Errors that the user can mend end the program with one line and
+exit code 1, here and for all commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from ovrs import __version__
+from ovrs.errors import readable_errors
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose options may stand anywhere: before, between and after the other words."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self._mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: D102
+        if self._mixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True  # the other method calls this one
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command that the words of the command line name; the entry point of ``ovrs``."""
+    args = build_parser().parse_args(words)
+    with readable_errors():
+        sys.exit(args.run(args))
+
+
+def build_parser() -> Parser:
+    """Return the parser with all commands."""
+    parser = Parser(prog="ovrs", description="Open-vocabulary segmentation of remote-sensing images.")
+    parser.add_argument("--version", action="version", version=__version__)
+    _add_commands(parser, sys.modules[__name__])
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser, room: ModuleType) -> None:
+    """Add a sub-command for every module of a package; a package in it is a command with sub-commands of its own."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for found in pkgutil.iter_modules(room.__path__):
+        if found.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{room.__name__}.{found.name}")
+        command = commands.add_parser(found.name, help=module.__doc__.partition("\n")[0], description=module.__doc__)
+        if found.ispkg:
+            _add_commands(command, module)
+        else:
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+
+
+def add_configuration(parser: argparse.ArgumentParser, required: bool = True, default: str | None = None) -> None:
+    """Add the words that most commands share: ``name`` of a configuration, and ``overrides``."""
+    what = "a YAML file, a shipped recipe, or a row such as papers/dr_seg:table6/k_20"
+    if default:
+        what += f" (default: {default})"
+    optional = {} if required and not default else {"nargs": "?", "default": default}
+    parser.add_argument("name", metavar="NAME", help=what, **optional)
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys and the values to replace theirs")

@@ -1,0 +1,7 @@
+"""List, look at and prepare data sets.
+
+Examples:
+    ovrs datasets list --present
+    ovrs datasets prepare hg_loveda_6 --source Train.zip Val.zip
+    ovrs datasets show hg_loveda_6 --split val
+"""

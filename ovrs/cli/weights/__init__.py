@@ -1,0 +1,5 @@
+"""Handle files of weights.
+
+Examples:
+    ovrs weights convert gsnet_official.pth gsnet.safetensors
+"""

@@ -1,0 +1,27 @@
+"""Colours of classes, pictures of label maps, and styles for geographic information systems."""
+
+from ovrs.visualization.palettes import IGNORED_COLOUR, class_colours, palette
+from ovrs.visualization.pictures import (
+    SHEET_ALPHA,
+    Picture,
+    colourise,
+    comparison_sheet,
+    legend,
+    overlay,
+    save_image,
+)
+from ovrs.visualization.qgis import write_qml
+
+__all__ = [
+    "IGNORED_COLOUR",
+    "SHEET_ALPHA",
+    "Picture",
+    "class_colours",
+    "colourise",
+    "comparison_sheet",
+    "legend",
+    "overlay",
+    "palette",
+    "save_image",
+    "write_qml",
+]
