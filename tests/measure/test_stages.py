@@ -4,6 +4,7 @@ import torch
 
 from ovrs.engine import build_model
 from ovrs.measure.stages import HEAD, PRIOR, TEXT, VLM_IMAGE, around_stages, example_records
+from ovrs.vocabulary import TextBank
 
 
 def test_every_stage_of_a_pass_is_seen_and_the_model_is_left_as_it_was(tiny_cfg):
@@ -19,7 +20,7 @@ def test_every_stage_of_a_pass_is_seen_and_the_model_is_left_as_it_was(tiny_cfg)
 
     with torch.no_grad():
         plain = model(records)[0]["labels"]
-        model.text_bank._cache.clear()
+        model.text_bank = TextBank()  # has encoded nothing yet
         with around_stages(model, note):
             watched = model(records)[0]["labels"]
         expected = [f"{stage} {event}" for stage in (TEXT, VLM_IMAGE, PRIOR, HEAD) for event in ("begins", "ends")]
