@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,6 +106,9 @@ def readable_errors() -> Iterator[None]:
         _log_without_console(message)
         sys.stderr.write(f"{program}: {message}\n")
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever reads the output, "| head", has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if not is_expected(error):
             raise

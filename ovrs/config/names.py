@@ -1,13 +1,15 @@
 """What a configuration may be called: the path of a file, a shipped recipe, or a row of a paper's table.
 
-configs/gsnet/vitb16_landdiscover50k.yaml      a file
-gsnet/vitb16_landdiscover50k                   the same, shipped with the package; ".yaml" may be left out
-configs/papers/dr_seg.yaml:table6/k_20         a row of a table, see ovrs.config.papers
-papers/dr_seg:table6/k_20                      the same, shipped
+Examples:
+    configs/gsnet/vitb16_landdiscover50k.yaml      a file
+    gsnet/vitb16_landdiscover50k                   the same, shipped with the package; ".yaml" may be left out
+    configs/papers/dr_seg.yaml:table6/k_20         a row of a table, see ovrs.config.papers
+    papers/dr_seg:table6/k_20                      the same, shipped
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +68,8 @@ def find_config(name: str | Path, beside: Path | None = None) -> ConfigName:
             return ConfigName(file, table, row)
     if candidates[0].is_dir():
         raise ConfigError(f"config file {path} cannot be read as text: it is a folder.")
+    if re.fullmatch(r"[A-Z_0-9]+(\.[A-Z_0-9]+)+", path):
+        raise ConfigError(f"{path} is a key: name a configuration first, such as demo/gsnet, then KEY VALUE pairs.")
     raise ConfigError(
         f"config file {path} does not exist, nor is it shipped with OVRS. The nearest shipped configuration is "
         f"{nearest(_short(path), shipped_configs())}."

@@ -153,8 +153,8 @@ class Paper:
 
     key: str
     file: Path
-    title: str
     tables: Mapping[str, Table]
+    title: str = ""
     year: int = 0
     venue: str = ""
     arxiv: str = ""

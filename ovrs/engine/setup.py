@@ -19,7 +19,7 @@ from torch import nn
 from torch.multiprocessing import ProcessExitedException
 
 import ovrs
-from ovrs.config import ConfigError, load_config
+from ovrs.config import ConfigError, import_modules, load_config
 from ovrs.engine.output import CONFIG_NAME, LOG_NAME, LOGGERS, begin_output, check_output, keep_log
 from ovrs.errors import is_expected, readable_errors
 from ovrs.inference import apply_precision, resolve_device
@@ -165,6 +165,7 @@ def build_model(cfg: CfgNode, *, load_towers: bool = True) -> nn.Module:
         ConfigError: a name that no registry knows, or a value out of range.
         WeightsError: see :mod:`ovrs.backbones.weights`.
     """
+    import_modules(cfg)  # this process may have been handed a configuration that another one loaded
     if not load_towers:
         cfg = cfg.clone()
         cfg.defrost()

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ovrs.data.card import DatasetCard
-from ovrs.data.work import progress, usable_cores
-from ovrs.errors import DataError, nearest, shortened
+from ovrs.data.errors import DataError, nearest, shortened
 from ovrs.preparation.jobs import Job, JobResult
 from ovrs.preparation.manifest import IGNORED, Manifest, surprises
-from ovrs.preparation.parallel import in_processes
+from ovrs.preparation.parallel import in_processes, usable_cores
 from ovrs.preparation.recipe import Recipe
 from ovrs.preparation.recipes import RECIPES
 from ovrs.preparation.sources import SCRATCH_PREFIX, Source, existing_parent
@@ -193,7 +194,7 @@ def _with_progress(function: partial, jobs: Sequence[Job], workers: int, title: 
     if not jobs:
         return ()
     workers = min(workers, len(jobs))
-    return progress(in_processes(function, jobs, workers), title, len(jobs), "original")
+    return tqdm(in_processes(function, jobs, workers), desc=title, total=len(jobs), unit="original")
 
 
 def _estimate(job: Job, card: DatasetCard) -> tuple[Job, int, int]:

@@ -55,6 +55,12 @@ def test_error_of_the_user_is_one_line_and_exit_code_1(tmp_path):
     assert f"config file {tmp_path / 'absent.yaml'} does not exist" in result.stderr
 
 
+def test_reader_who_has_seen_enough_ends_the_program_quietly():
+    script = f'set -o pipefail; "{sys.executable}" -c "{ENTRY}" config demo/gsnet | head -1'
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("VERSION: 2\n", "")
+
+
 def test_bug_keeps_its_traceback(monkeypatch):
     def broken(args):
         raise KeyError("a bug")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,14 @@ def build_once(built, monkeypatch):
     monkeypatch.setattr(ovrs.segmenter, "build_towers", sharing(build_towers))
 
 
+@functools.cache
+def loaded(name):
+    return load_config(name)
+
+
 @pytest.fixture(params=[*FILES, *ROWS])
 def shipped(request):
-    return load_config(request.param)
+    return loaded(request.param).clone()
 
 
 def test_there_are_configurations():
@@ -84,3 +90,10 @@ def test_shipped_configuration_names_known_data_sets(shipped):
     known |= {alias for card in built_in_cards() for alias in card.aliases}
     wanted = {name for key in ("TRAIN", "TEST", "VAL") for name in shipped.DATASETS[key]}
     assert {name for name in wanted if not name.startswith("output/demo/scenes/")} <= known
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_remoteclip_computes_quick_gelu_in_every_published_row(name):
+    model = loaded(name).MODEL
+    towers = [tower for tower in (model.VLM, model.COMPANION) if tower.WEIGHTS.startswith("remoteclip/")]
+    assert {tower.ACTIVATION for tower in towers} <= {"quick_gelu"}
