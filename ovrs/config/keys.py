@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as _detectron2_cfg
 
@@ -40,7 +41,8 @@ def add_ovrs_config(cfg: CfgNode) -> None:
 def _add_model(cfg: CfgNode) -> None:
     model = cfg.MODEL
     model.META_ARCHITECTURE = "OpenVocabSegmenter"
-    model.DEVICE = "auto"  # "auto": the GPU if there is one, else the CPU
+    # "auto" is the GPU if there is one, else the CPU; the default says which of both, as Detectron2 wants it.
+    model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     model.PIXEL_MEAN = list(CLIP_PIXEL_MEAN)
     model.PIXEL_STD = list(CLIP_PIXEL_STD)
 
@@ -128,7 +130,8 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.CROP.SIZE = [384, 384]
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0  # crops are redrawn while one class covers more than this
     cfg.INPUT.COLOR_AUG_SSD = True
-    cfg.INPUT.RANDOM_FLIP = "horizontal"  # or "none", "vertical", "both"
+    cfg.INPUT.RANDOM_FLIP = "horizontal"  # or "none", "vertical"
+    cfg.INPUT.RANDOM_FLIP_VERTICAL = False  # vertical flips on top of horizontal ones
     cfg.INPUT.RANDOM_ROTATE90 = False  # quarter turns, all four equally likely
     cfg.INPUT.PAD_TO = 384  # training images are padded (right, bottom) to this side ...
     cfg.INPUT.PAD_VALUE = [128, 128, 128]  # ... with this colour, RGB on 0..255

@@ -20,13 +20,13 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms
 from PIL import Image
 
-from ovrs.config import ConfigError
+from ovrs.errors import ConfigError, choose
 from ovrs.structures import IGNORE_LABEL
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 _CROP_REDRAWS = 10
-_FLIPS = {"none": (), "horizontal": (1,), "vertical": (0,), "both": (1, 0)}  # array axes
+_FLIPS = {"none": (), "horizontal": (1,), "vertical": (0,)}  # array axes
 
 
 class Augmentation(Protocol):
@@ -57,9 +57,10 @@ def build_augmentations(cfg: CfgNode) -> tuple[Augmentation, ...]:
         steps.append(RandomCrop(height, width, node.CROP.SINGLE_CATEGORY_MAX_AREA))
     if node.COLOR_AUG_SSD:
         steps.append(ColourJitter())
-    if node.RANDOM_FLIP not in _FLIPS:
-        raise ConfigError(f"INPUT.RANDOM_FLIP must be one of {', '.join(_FLIPS)}, got {node.RANDOM_FLIP!r}.")
-    if axes := _FLIPS[node.RANDOM_FLIP]:
+    axes = _FLIPS[choose("INPUT.RANDOM_FLIP", node.RANDOM_FLIP, tuple(_FLIPS))]
+    if node.RANDOM_FLIP_VERTICAL and 0 not in axes:
+        axes = (*axes, 0)
+    if axes:
         steps.append(RandomFlip(axes))
     if node.RANDOM_ROTATE90:
         steps.append(RandomQuarterTurn())

@@ -49,7 +49,8 @@ def test_image_and_labels_stay_aligned(step):
 
 def test_the_same_generator_gives_the_same_result():
     cfg = get_cfg()
-    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.RANDOM_ROTATE90, cfg.INPUT.CROP.SIZE = "both", True, [24, 24]
+    cfg.INPUT.RANDOM_FLIP_VERTICAL = cfg.INPUT.RANDOM_ROTATE90 = True
+    cfg.INPUT.CROP.SIZE = [24, 24]
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, cfg.INPUT.PAD_TO = (30, 60), "range", 32
 
     def run(seed):
@@ -203,7 +204,7 @@ def test_default_configuration_is_the_recipe_of_gsnet():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("RANDOM_FLIP", "diagonal", "RANDOM_FLIP must be one of none, horizontal, vertical, both, got 'diagonal'"),
+        ("RANDOM_FLIP", "diagonal", "RANDOM_FLIP must be one of none, horizontal, vertical, got 'diagonal'"),
         ("CROP.TYPE", "relative", "CROP.TYPE must be 'absolute'"),
         ("MIN_SIZE_TRAIN_SAMPLING", "range", "'range' with two bounds"),
         ("MIN_SIZE_TRAIN_SAMPLING", "any", "must be 'choice'"),

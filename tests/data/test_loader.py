@@ -21,7 +21,7 @@ def take(loader, count):
 
 def augmented(cfg):
     cfg.INPUT.COLOR_AUG_SSD = True
-    cfg.INPUT.RANDOM_FLIP = "both"
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.RANDOM_FLIP_VERTICAL = "horizontal", True
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE = True, [10, 10]
     return cfg
 

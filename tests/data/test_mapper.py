@@ -19,7 +19,7 @@ def names(town):
 
 def test_training_sample_is_augmented_and_aligned(cfg, names):
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE, cfg.INPUT.PAD_TO = True, [12, 12], 20
-    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.RANDOM_ROTATE90 = "both", True
+    cfg.INPUT.RANDOM_FLIP_VERTICAL = cfg.INPUT.RANDOM_ROTATE90 = True
     record = DatasetCatalog.get(names[0])[3]
     mapper = SegmentationMapper(cfg, True, dataset_names=names)
     for seed in range(8):

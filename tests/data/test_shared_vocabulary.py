@@ -86,7 +86,7 @@ def test_sample_says_which_classes_its_set_labels_where_the_others_are_ignored(m
 def test_augmentation_is_the_same_in_both_modes(merged_cfg):
     merged_cfg.INPUT.CROP.ENABLED, merged_cfg.INPUT.CROP.SIZE = True, [8, 8]
     merged_cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.4
-    merged_cfg.INPUT.RANDOM_FLIP = "both"
+    merged_cfg.INPUT.RANDOM_FLIP_VERTICAL = True
     images = []
     for mode in ("merged", "own"):
         merged_cfg.DATASETS.TRAIN_VOCABULARY = mode
