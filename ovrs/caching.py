@@ -41,7 +41,7 @@ class ParameterCache(Generic[T]):
             return compute()
         # In-place updates (optimizer steps, loading a checkpoint) raise a tensor's version; moving or replacing it
         # changes its address.
-        state = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parameters)
+        state = tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in parameters)
         found = self._results.get(key)
         if found is None or found[0] != state:
             with torch.inference_mode(False), torch.no_grad():
@@ -51,6 +51,11 @@ class ParameterCache(Generic[T]):
                 self._results.popitem(last=False)
         self._results.move_to_end(key)
         return found[1]
+
+
+def _version(parameter: nn.Parameter) -> int:
+    """Return how often a parameter was changed in place; what is made in inference mode does not count."""
+    return 0 if parameter.is_inference() else parameter._version
 
 
 def being_trained(parameters: Iterable[nn.Parameter]) -> bool:

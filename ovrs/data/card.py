@@ -7,13 +7,15 @@ class index 0..T-1, and ``IGNORE_LABEL`` for pixels that do not count; a card sa
 
     name: my_town                       # registered as my_town_train, my_town_val
     classes: [building|house, road, other]
-    labels:                             # one of three forms; left out: stored value = class index
+    labels:                             # one of several forms; left out: stored value = class index
       colours: {building: "#3C1098", road: [110, 193, 228], other: [0, 0, 0]}
       ignore_colours: ["#9B9B9B"]
+                                        # ids: {0: other, 255: building}   ignore: [7]
+                                        # coco: annotations.json   (see CocoEncoding)
     splits:                             # paths are relative to this file
       train: {images: train/images, labels: train/masks}
       val: {images: val/images, labels: val/masks}
-    image_suffix: .jpg
+    image_suffix: [.jpg, .JPG]          # one ending, or several
     label_suffix: _mask.png             # the stem is what is left without the suffix: both sides must agree
 
 A card of the same classes says ``inherit: other.yaml`` (a path from its own folder, or the name of a built-in card):
@@ -28,9 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ovrs.data.errors import DataError, nearest
 from ovrs.data.strict_yaml import Node
-from ovrs.errors import VocabularyError
+from ovrs.errors import DataError, VocabularyError, nearest
 from ovrs.plain_yaml import read_plain_yaml
 from ovrs.structures import IGNORE_LABEL
 from ovrs.vocabulary import Vocabulary
@@ -75,15 +76,37 @@ class ColourEncoding:
 
 
 @dataclass(frozen=True)
+class CocoEncoding:
+    """Labels as the annotations of a COCO file: polygons or run lengths, painted by :mod:`ovrs.data.coco`.
+
+    Written as ``labels: {coco: annotations.json}``; a split may name a file of its own as its ``labels``. Where
+    annotations overlap, the smaller one is on top, and of equals the later one.
+
+    Attributes:
+        file: the annotation file, relative to the root of the data set.
+        table: pairs (category name, class index or ``IGNORE_LABEL``); by default every class under its first word
+            (``categories: {house: building, tree: null}`` says otherwise, null for ignored).
+        background: class index of pixels without annotation (``background: other``); ignored by default.
+    """
+
+    file: str
+    table: tuple[tuple[str, int], ...]
+    background: int = IGNORE_LABEL
+
+
+Labels = IdEncoding | ColourEncoding | CocoEncoding
+
+
+@dataclass(frozen=True)
 class Split:
     """One folder of images and its folder of labels. Paths are relative to the root of the data set.
 
     Attributes:
         name: "train", "val", ...
         images: folder of the images, flat.
-        labels: folder of the labels, flat; None for images without labels.
-        image_suffix: ending of image files, extension included; the rest of the name is the stem.
-        label_suffix: the same for label files.
+        labels: folder of the labels, flat, or a COCO file; None for images without labels.
+        image_suffixes: endings of image files, extension included; the rest of the name is the stem.
+        label_suffixes: the same for label files.
         label_stem_replace: pairs (text, replacement) applied to label stems in order.
         stems: where given, exactly these stems belong to the split.
         stem_file: a text file with one stem per line, instead of ``stems``.
@@ -93,12 +116,22 @@ class Split:
     name: str
     images: str
     labels: str | None
-    image_suffix: str
-    label_suffix: str
+    image_suffixes: tuple[str, ...]
+    label_suffixes: tuple[str, ...]
     label_stem_replace: tuple[tuple[str, str], ...] = ()
     stems: tuple[str, ...] | None = None
     stem_file: str | None = None
     allow_unpaired_labels: bool = False
+
+    @property
+    def image_suffix(self) -> str:
+        """The ending of image files that are written."""
+        return self.image_suffixes[0]
+
+    @property
+    def label_suffix(self) -> str:
+        """The ending of label files that are written."""
+        return self.label_suffixes[0]
 
 
 @dataclass(frozen=True)
@@ -111,6 +144,7 @@ class DatasetCard:
         classes: texts for the text encoder in index order; ``a|b`` are synonyms.
         display_names: one name per class for tables and legends.
         labels: how stored labels become class indices.
+        path: the file that the card was read from, or what else messages call it.
         splits: by name; empty for cards that only document a nomenclature.
         aliases: {other registered name: split}.
         palette: one RGB colour per class, or None.
@@ -119,28 +153,30 @@ class DatasetCard:
         homepage: where to get it.
         notes: what a user should know.
         source: facts about the original archive, for preparation tools; free form.
-        path: the file that the card was read from.
     """
 
     name: str
     title: str
     classes: tuple[str, ...]
     display_names: tuple[str, ...]
-    labels: IdEncoding | ColourEncoding
-    splits: Mapping[str, Split]
-    aliases: Mapping[str, str]
-    palette: tuple[Colour, ...] | None
-    gsd_m: float | str | None
-    licence: str
-    homepage: str
-    notes: tuple[str, ...]
-    source: Mapping[str, Any] = field(repr=False)
+    labels: Labels
     path: Path
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    palette: tuple[Colour, ...] | None = None
+    gsd_m: float | str | None = None
+    licence: str = ""
+    homepage: str = ""
+    notes: tuple[str, ...] = ()
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def labelled_classes(self) -> tuple[int, ...]:
         """Indices of the classes that labels can contain; the others are text queries without ground truth."""
-        return tuple(sorted({index for _, index in self.labels.table} - {IGNORE_LABEL}))
+        found = {index for _, index in self.labels.table}
+        if isinstance(self.labels, CocoEncoding):
+            found.add(self.labels.background)
+        return tuple(sorted(found - {IGNORE_LABEL}))
 
 
 def load_card(path: str | Path) -> DatasetCard:
@@ -174,7 +210,7 @@ def load_card(path: str | Path) -> DatasetCard:
             f"{node.where('metadata_classes')}: lists {len(display_names)} names for {len(classes)} classes and "
             f"{ignored} ignored values. Give one name per class, in the same order; names of ignored values may follow."
         )
-    splits = _splits(node)
+    splits = _splits(node, labels.file if isinstance(labels, CocoEncoding) else None)
     aliases = node.child("aliases").text_pairs()
     for alias, split in aliases:
         _identifier(alias, node.where("aliases"))
@@ -254,12 +290,15 @@ def _palette(node: Node, size: int) -> tuple[Colour, ...] | None:
     return tuple(_colour(value, node.where("palette")) for value in values)
 
 
-def _labels(node: Node, classes: Sequence[str], names: Sequence[str]) -> IdEncoding | ColourEncoding:
-    forms = [key for key in ("valid", "ids", "colours") if key in node.content]
+def _labels(node: Node, classes: Sequence[str], names: Sequence[str]) -> Labels:
+    node.allow("offset valid ignore ids colours ignore_colours threshold coco categories background")
+    forms = [key for key in ("valid", "ids", "colours", "coco") if key in node.content]
     if len(forms) > 1:
         raise DataError(f"{node.where()}: {' and '.join(forms)} exclude each other; keep the one that fits the files.")
     if forms == ["colours"]:
         return _colour_encoding(node, classes, names)
+    if forms == ["coco"]:
+        return _coco_encoding(node, classes, names)
     if forms == ["ids"]:
         node.allow("ids ignore")
         pairs = []
@@ -319,6 +358,17 @@ def _colour_encoding(node: Node, classes: Sequence[str], names: Sequence[str]) -
     return ColourEncoding(tuple(table.items()), threshold)
 
 
+def _coco_encoding(node: Node, classes: Sequence[str], names: Sequence[str]) -> CocoEncoding:
+    node.allow("coco categories background")
+    table = {name: index for index, name in enumerate(names)}
+    for category, name in node.child("categories").content.items():
+        where = node.where(f"categories.{category}")
+        table[str(category)] = IGNORE_LABEL if name is None else _class_index(name, classes, names, where)
+    background = node.text("background", "")
+    index = _class_index(background, classes, names, node.where("background")) if background else IGNORE_LABEL
+    return CocoEncoding(node.text("coco"), tuple(table.items()), index)
+
+
 def _class_index(text: Any, classes: Sequence[str], names: Sequence[str], where: str) -> int:
     """Find a class by its whole text or by its first word."""
     for known in (classes, names):
@@ -327,9 +377,10 @@ def _class_index(text: Any, classes: Sequence[str], names: Sequence[str], where:
     raise DataError(f"{where}: {text!r} is not among the classes. The nearest class is {nearest(str(text), names)!r}.")
 
 
-def _splits(card: Node) -> dict[str, Split]:
-    image_suffix = card.text("image_suffix", ".png")
-    label_suffix = card.text("label_suffix", ".png")
+def _splits(card: Node, coco: str | None) -> dict[str, Split]:
+    """Read the splits; ``coco`` is the annotation file of those that name none themselves."""
+    image_suffixes = card.text_or_texts("image_suffix", (".png",))
+    label_suffixes = card.text_or_texts("label_suffix", (".png",))
     splits = {}
     for name in card.child("splits").content:
         _identifier(name, card.where("splits"))
@@ -340,17 +391,23 @@ def _splits(card: Node) -> dict[str, Split]:
         splits[name] = split = Split(
             name=name,
             images=node.text("images"),
-            labels=node.get("labels", (str, type(None)), "a folder, or null for images without labels"),
-            image_suffix=node.text("image_suffix", image_suffix),
-            label_suffix=node.text("label_suffix", label_suffix),
+            labels=node.get(
+                "labels",
+                (str, type(None)),
+                "a folder, or null for images without labels",
+                *([coco] if coco else []),
+            ),
+            image_suffixes=node.text_or_texts("image_suffix", image_suffixes),
+            label_suffixes=node.text_or_texts("label_suffix", label_suffixes),
             label_stem_replace=node.child("label_stem_replace").text_pairs(),
             stems=node.texts("stems") if "stems" in node.content else None,
             stem_file=node.text("stem_file") if "stem_file" in node.content else None,
             allow_unpaired_labels=node.get("allow_unpaired_labels", bool, "true or false", False),
         )
-        for key, suffix in (("image_suffix", split.image_suffix), ("label_suffix", split.label_suffix)):
-            if "." not in suffix:
-                raise DataError(
-                    f"{node.where(key)}: {suffix!r} has no dot; write the whole ending, such as .png or _mask.png."
-                )
+        for key, suffixes in (("image_suffix", split.image_suffixes), ("label_suffix", split.label_suffixes)):
+            for suffix in suffixes:
+                if "." not in suffix:
+                    raise DataError(
+                        f"{node.where(key)}: {suffix!r} has no dot; write the whole ending, such as .png or _mask.png."
+                    )
     return splits

@@ -18,8 +18,9 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovrs.data.card import BUILT_IN_CARDS, DatasetCard, Split, load_card
-from ovrs.data.errors import DataError, nearest
 from ovrs.data.pairing import list_records
+from ovrs.data.registered import adopt
+from ovrs.errors import DataError, nearest, shortened
 from ovrs.structures import IGNORE_LABEL
 from ovrs.visualization import palette
 
@@ -65,8 +66,9 @@ def resolve_datasets(names: Sequence[str], root: str | Path = "") -> list[str]:
 
     Args:
         names: each a registered name (``hg_potsdam_5_val``), an alias (``FLAIR_test``), a card of your own
-            (``my.yaml``, or ``my.yaml:val`` if it has several splits), or a name from a card that the
-            environment variable ``OVRS_DATASETS`` lists (YAML files or folders of them, separated like PATH).
+            (``my.yaml``, or ``my.yaml:val`` if it has several splits), a name from a card that the
+            environment variable ``OVRS_DATASETS`` lists (YAML files or folders of them, separated like PATH), or
+            what other code has registered with Detectron2's catalogues (see :func:`ovrs.data.registered.adopt`).
         root: where built-in data sets lie; "" reads ``$DETECTRON2_DATASETS``, then takes ``datasets``. The
             paths of other cards start at the folder of their YAML file.
 
@@ -83,7 +85,7 @@ def resolve_datasets(names: Sequence[str], root: str | Path = "") -> list[str]:
     resolved = []
     for name in names:
         if match := _CARD_PATH.fullmatch(name):
-            resolved.append(_register_own(load_card(Path(match["path"]).expanduser()), match["split"], known))
+            resolved.append(_register_own(_own_card(match["path"]), match["split"], known))
             continue
         if name in known:
             _register(name, known[name])
@@ -93,10 +95,7 @@ def resolve_datasets(names: Sequence[str], root: str | Path = "") -> list[str]:
                 f"a card of your own is given by its path (my.yaml:val) or listed in ${CARDS_VARIABLE}."
             )
         elif MetadataCatalog.get(name).get("card") is None:
-            raise DataError(
-                f"data set {name!r} was registered with Detectron2 without a data card, so its class strings are "
-                "unknown. Write a card (a YAML file) and give its path instead."
-            )
+            adopt(name)
         resolved.append(name)
     return resolved
 
@@ -152,6 +151,25 @@ def _environment_cards() -> Iterator[Path]:
             yield path
         else:
             raise DataError(f"${CARDS_VARIABLE} lists {text!r}, which does not exist; correct or remove it.")
+
+
+def _own_card(text: str) -> DatasetCard:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        folder = path.absolute().parent
+        cards = sorted(file.name for ending in ("yaml", "yml") for file in folder.glob(f"*.{ending}"))
+        there = (
+            f"it holds {shortened(cards)}"
+            if cards
+            else "it holds no YAML file"
+            if folder.is_dir()
+            else "which does not exist"
+        )
+        raise DataError(
+            f"data card {text} does not exist: the folder {folder} was searched, {there}. Give its path from "
+            f"the folder {Path.cwd()}, or in full."
+        )
+    return load_card(path)
 
 
 def _registered_name(card: DatasetCard, split: Split) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from ovrs.data.augmentation import resize_image, resize_labels
 from ovrs.data.inspection import ClassCounts, evenly_spread
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_image, read_pair
+from ovrs.data.work import progress
 from ovrs.visualization import IGNORED_COLOUR, Picture, colourise, legend
 
 _TILE = 240  # side of the square that a picture is fitted into
@@ -41,7 +41,7 @@ def contact_sheet(name: str, images: int, counts: ClassCounts | None) -> Picture
     """
     metadata, records = MetadataCatalog.get(name), DatasetCatalog.get(name)
     chosen = evenly_spread(records, images)
-    cells = [_cell(record, metadata) for record in tqdm(chosen, desc=f"drawing {name}", unit="image")]
+    cells = list(progress((_cell(record, metadata) for record in chosen), f"drawing {name}", len(chosen), "image"))
     columns = min(_COLUMNS, len(cells))
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
     grid = np.stack(cells).reshape(-1, columns, *cells[0].shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,22 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList
+from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ovrs.config import ConfigError
 from ovrs.data.catalog import resolve_datasets
-from ovrs.data.errors import DataError
+from ovrs.data.inspection import require_labelled
 from ovrs.data.mapper import SegmentationMapper
 from ovrs.data.order import SAMPLE_STREAM, TrainingOrder, numbered_generator
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_size
+from ovrs.data.work import usable_cores
+from ovrs.errors import DataError
 from ovrs.files import replacing
+from ovrs.structures import Sample
 
 SUBSET_NAME = "training_subset.txt"
 _SUBSET_SEED = 0  # not the run's: runs with other seeds see the same images
@@ -72,9 +76,10 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
     if fraction < 1 and comm.is_main_process():
         with replacing(Path(cfg.OUTPUT_DIR, SUBSET_NAME)) as temporary:
             temporary.write_text("".join(f"{record['file_name']}\n" for record in records), encoding="utf-8")
-    for record in records:
-        if "sem_seg_file_name" not in record:
-            raise DataError(f"data set {record['dataset']} has no labels; DATASETS.TRAIN needs a split with labels.")
+    for name, of_set in zip(names, sets, strict=True):
+        if any("sem_seg_file_name" not in record for record in of_set):
+            raise DataError(f"data set {name} has no labels; DATASETS.TRAIN needs a split with labels.")
+        require_labelled(name, of_set, MetadataCatalog.get(name).card)
     order = TrainingOrder([len(of_set) for of_set in sets], seed, cfg.DATASETS.TRAIN_WEIGHTS)
     for name, of_set, places in zip(names, sets, order.places, strict=True):
         share = 100 * places / len(order)
@@ -203,27 +208,30 @@ class _Orientations:
 
 
 class _TrainingSamples(Dataset):
-    def __init__(self, records: DatasetFromList, mapper: Callable[..., dict[str, Any]], seed: int) -> None:
+    def __init__(self, records: DatasetFromList, mapper: Callable[..., Sample], seed: int) -> None:
         self._records, self._mapper, self._seed = records, mapper, seed
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
         position, index = place
         return self._mapper(self._records[index], numbered_generator(self._seed, SAMPLE_STREAM, position))
 
 
 class _TestSamples(Dataset):
-    def __init__(self, records: DatasetFromList, mapper: Callable[[Record], dict[str, Any]]) -> None:
+    def __init__(self, records: DatasetFromList, mapper: Callable[[Record], Sample]) -> None:
         self._records, self._mapper = records, mapper
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Sample:
         return self._mapper(self._records[index])
 
 
 def _build(cfg: CfgNode, dataset: Dataset, **options: Any) -> DataLoader:
-    workers = cfg.DATALOADER.NUM_WORKERS
+    workers, cores = cfg.DATALOADER.NUM_WORKERS, usable_cores()
+    if workers > cores:
+        _say_capped(workers, cores)
+        workers = cores
     return DataLoader(
         dataset,
         num_workers=workers,
@@ -237,7 +245,12 @@ def _build(cfg: CfgNode, dataset: Dataset, **options: Any) -> DataLoader:
     )
 
 
-def _as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+@lru_cache(maxsize=1)
+def _say_capped(workers: int, cores: int) -> None:
+    _logger.info("DATALOADER.NUM_WORKERS is %d, but there are %d cores: as many workers read the data.", workers, cores)
+
+
+def _as_list(samples: list[Sample]) -> list[Sample]:
     return samples
 
 

@@ -16,6 +16,8 @@ from ovrs.data.card import DatasetCard
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_image, read_pair
 from ovrs.data.shared_vocabulary import SharedVocabulary, share_vocabulary
+from ovrs.errors import DataError
+from ovrs.structures import Sample
 
 
 class SegmentationMapper:
@@ -68,7 +70,7 @@ class SegmentationMapper:
             "max_size_test": cfg.INPUT.MAX_SIZE_TEST,
         }
 
-    def __call__(self, record: Record, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def __call__(self, record: Record, rng: np.random.Generator | None = None) -> Sample:
         """Map one record.
 
         Args:
@@ -78,7 +80,7 @@ class SegmentationMapper:
         Returns:
             ``image`` uint8 [3, h, w] RGB; ``sem_seg`` int64 [h, w] in training and [height, width] in the
             test, canonical (left out if the record has no labels); ``height`` and ``width`` of the file;
-            ``dataset``, ``file_name`` and ``stem`` of the record. With a common vocabulary also its class strings,
+            ``dataset`` and ``file_name`` of the record. With a common vocabulary also its class strings,
             ``vocabulary``, which ``sem_seg`` then counts in, and, if unlabelled classes are ignored,
             ``labelled_classes``, bool [T].
 
@@ -91,6 +93,12 @@ class SegmentationMapper:
         else:
             image = read_image(record["file_name"])
         height, width = image.shape[:2]
+        said = record.get("height", height), record.get("width", width)
+        if said != (height, width):
+            raise DataError(
+                f"image {record['file_name']} is {width} x {height} (width x height), but its data set "
+                f"{record['dataset']} says {said[1]} x {said[0]}; correct one of them."
+            )
 
         if self._augmentations is None:
             image = resize_image(image, *resized_shape(height, width, self._min_size_test, self._max_size_test))
@@ -98,14 +106,13 @@ class SegmentationMapper:
             for augment in self._augmentations:  # by the set's own classes: crops do not depend on other sets
                 image, labels = augment(image, labels, rng)
 
-        sample = {
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            "height": height,
-            "width": width,
-            "dataset": record["dataset"],
-            "file_name": record["file_name"],
-            "stem": record["stem"],
-        }
+        sample = Sample(
+            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            height=height,
+            width=width,
+            dataset=record["dataset"],
+            file_name=record["file_name"],
+        )
         if shared := self._shared.get(record["dataset"]):
             labels = shared.relabel(labels)
             sample["vocabulary"] = shared.classes

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile
 
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 
 IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 ID_MODES = ("1", "L", "LA", "P", "PA", "I", "I;16", "I;16L", "I;16B")

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ovrs.data import pictures, tiff
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 
 RGB = (1, 2, 3)
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch.utils.data import get_worker_info
 
-from ovrs.data.card import ColourEncoding, DatasetCard, IdEncoding
-from ovrs.data.errors import DataError, shortened
+from ovrs.data.card import CocoEncoding, ColourEncoding, DatasetCard, IdEncoding
+from ovrs.data.coco import read_coco_labels
 from ovrs.data.rasters import Raster, open_image, open_labels, read_size, turned
+from ovrs.errors import DataError, shortened
 from ovrs.structures import IGNORE_LABEL
 
 __all__ = ["read_image", "read_labels", "read_pair", "read_size"]
 
+_logger = logging.getLogger(__name__)
+
+_warned: set[str] = set()  # cards whose undeclared 255 was told of
 _UNKNOWN = 254  # marks stored values that the card does not list; never a class (see MAX_CLASSES)
 
 
@@ -44,6 +50,9 @@ def read_image(path: str | Path, apply_orientation: bool = False) -> np.ndarray:
 def read_labels(path: str | Path, card: DatasetCard) -> np.ndarray:
     """Read a label file and decode it as ``card`` says.
 
+    The stored value 255 is ignored also where the card does not list it, which is said once per card. A file of
+    nothing but 0 and 255 under a card that lists 1 is refused: it is a mask of 0 and 255 among masks of 0 and 1.
+
     Returns:
         uint8 [H, W], class index 0..T-1 or ``IGNORE_LABEL`` (255).
 
@@ -51,6 +60,8 @@ def read_labels(path: str | Path, card: DatasetCard) -> np.ndarray:
         DataError: no such file, damaged, not of the kind the card describes, or it holds values that the
             card does not list; the message counts them and names the listed ones.
     """
+    if isinstance(card.labels, CocoEncoding):
+        return read_coco_labels(path, card.labels, card)
     if isinstance(card.labels, ColourEncoding):
         return _decode_colours(path, card.labels, card)
     return _decode_ids(path, card.labels, card)
@@ -94,7 +105,25 @@ def _decode_ids(path: str | Path, encoding: IdEncoding, card: DatasetCard) -> np
     if unknown.any():
         values, counts = np.unique(stored[unknown], return_counts=True)
         _refuse_values(path, values.tolist(), counts, [value for value, _ in encoding.table], card)
+    listed = {value for value, _ in encoding.table}
+    if IGNORE_LABEL not in listed and (stored == IGNORE_LABEL).any():
+        if 1 in listed and (stored == 0).any() and ((stored == 0) | (stored == IGNORE_LABEL)).all():
+            raise DataError(
+                f"labels {path} hold nothing but 0 and 255, but {card.path} lists 1 and not 255, which would be "
+                "ignored. If 255 is a class in all files, write labels: {ids: {0: ..., 255: ...}}; if only in some, "
+                "make them alike; if it does mean ignored, list it: ignore: [255]."
+            )
+        _warn_of_undeclared(str(card.path), str(path))
     return decoded
+
+
+def _warn_of_undeclared(card: str, path: str) -> None:
+    worker = get_worker_info()
+    if card in _warned or (worker is not None and worker.id):  # one of the processes says it
+        return
+    _warned.add(card)
+    text = "%s does not list the value 255, which %s holds: such pixels are ignored. If that is meant, list it: %s"
+    _logger.warning(text, card, path, "ignore: [255]. (Said once per card.)")
 
 
 @lru_cache(maxsize=32)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ovrs.data.card import MAX_CLASSES, DatasetCard
-from ovrs.data.errors import DataError
-from ovrs.errors import VocabularyError
+from ovrs.errors import DataError, VocabularyError
 from ovrs.structures import IGNORE_LABEL
 from ovrs.vocabulary import merge_classes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ovrs.data.errors import DataError, nearest
+from ovrs.errors import DataError, nearest
 
 
 class Node:
@@ -57,6 +57,15 @@ class Node:
                     "Write it in quotes if it is a text (YAML reads no, yes and 1 as something else)."
                 )
         return tuple(values)
+
+    def text_or_texts(self, key: str, *default: Sequence[str]) -> tuple[str, ...]:
+        """Return one text or a list of texts as a tuple; without a default the key must be there."""
+        if isinstance(self.content.get(key), str):
+            return (self.content[key],)
+        found = self.texts(key, *default)
+        if not found:
+            raise DataError(f"{self.where(key)} is empty; give a text, or a list of texts.")
+        return found
 
     def child(self, key: str) -> Node:
         """Return the mapping under ``key``; empty if the key is not there."""

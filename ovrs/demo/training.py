@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovrs.config import load_config
@@ -18,7 +17,7 @@ from ovrs.demo.dataset import write_scenes
 from ovrs.errors import UserError
 from ovrs.evaluation.chance import chance_miou
 from ovrs.evaluation.report import JSON_NAME
-from ovrs.ranking import rank_channels
+from ovrs.heads import head_class
 
 TRAIN = (sys.executable, "-m", "ovrs.cli", "train")
 
@@ -65,7 +64,7 @@ class DemoScenes:
 def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, overrides: Sequence[str] = ()) -> Path:
     """Train and evaluate a configuration on the scenes by ``ovrs train``; go on where an earlier call stopped.
 
-    DR-Seg's channels are ranked first.
+    Files that its head needs first are made from the training split.
 
     Returns:
         ``run``, with ``config.yaml``, ``model_final.pth`` and ``report.json`` in it.
@@ -76,11 +75,11 @@ def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, over
     data = ["DATASETS.TRAIN", json.dumps([scenes.train]), "DATASETS.TEST", json.dumps([scenes.seen, scenes.renamed])]
     words = [*data, "OUTPUT_DIR", str(run), *overrides]
     cfg = load_config(config_file, words)
-    if _needs_ranking(cfg):
-        ranking = run / "channels.npz"
-        if not ranking.exists():
-            rank_channels(cfg, scenes.train).save(ranking)
-        words = ["MODEL.DR_SEG.SPSD.FILE", str(ranking), *words]
+    for artefact in head_class(cfg).artefacts(cfg):
+        file = run / artefact.name
+        if not file.exists():
+            artefact.make(cfg, scenes.train, file)
+        words = [artefact.key, str(file), *words]
 
     if subprocess.run([*TRAIN, str(config_file), "--resume", *words]).returncode:
         raise DemoFailed(f"training {config_file} failed; the message is above.")
@@ -90,8 +89,3 @@ def train_on_scenes(config_file: str | Path, scenes: DemoScenes, run: Path, over
 def report_of(run: Path) -> dict:
     """Return the ``datasets`` part of a run's report."""
     return json.loads((run / JSON_NAME).read_text(encoding="utf-8"))["datasets"]
-
-
-def _needs_ranking(cfg: CfgNode) -> bool:
-    spsd = cfg.MODEL.DR_SEG.SPSD
-    return cfg.MODEL.SEM_SEG_HEAD.NAME == "DRSegHead" and spsd.ENABLED and spsd.SELECT != "random"

@@ -65,16 +65,19 @@ class Artefact:
     Attributes:
         key: the configuration key that names the file.
         path: the key's value; empty where a configuration names none.
+        name: the file's usual name.
         command: what a person runs to make it, for messages.
         maker: ``module:function`` that makes it; called as ``function(cfg, dataset, path)``.
-        stand_in: (key, value) pairs under which the head needs no file and does the same work, for measuring.
+        stand_in: alternating keys and values under which the head needs no file and does the same work, for measuring;
+            ``cfg.merge_from_list`` takes them.
     """
 
     key: str
     path: str
+    name: str
     command: str
     maker: str
-    stand_in: tuple[tuple[str, Any], ...] = ()
+    stand_in: tuple[Any, ...] = ()
 
     @property
     def exists(self) -> bool:

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ovrs.engine.setup import build_model
+from ovrs.heads import head_class
 from ovrs.heads.blocks.work import NORMS
 from ovrs.measure.original_work import TEXT_END, TEXT_NORMS, original_extra
 from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records
@@ -133,7 +134,8 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.PRECISION.TOWERS = cfg.MODEL.PRECISION.HEAD = "fp32"  # changes no count; autocast knows no such tensors
-    cfg.MODEL.DR_SEG.SPSD.SELECT = "random"  # which channels are structural changes no count
+    for artefact in head_class(cfg).artefacts(cfg):
+        cfg.merge_from_list(list(artefact.stand_in))
     cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = classes  # tensors without content need no memory
     model = build_model(cfg, load_towers=False).eval()
     parameters = count_parameters(model)

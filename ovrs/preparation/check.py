@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ovrs.data.card import DatasetCard, Split
-from ovrs.data.errors import DataError, shortened
 from ovrs.data.pairing import Record, list_records
 from ovrs.data.reading import read_labels, read_size
+from ovrs.data.work import progress, usable_cores
+from ovrs.errors import DataError, shortened
 from ovrs.preparation.manifest import IGNORED, Manifest, surprises
-from ovrs.preparation.parallel import in_processes, usable_cores
+from ovrs.preparation.parallel import in_processes
 from ovrs.preparation.run import recipe_for
 from ovrs.structures import IGNORE_LABEL
 
@@ -98,7 +98,7 @@ def _check_split(card: DatasetCard, split: Split, out: Path, manifest: Manifest,
     values: Counter[int] = Counter()
     function = partial(_check_pair, card=card, out=out, checksums=_checksums(split, manifest))
     found = in_processes(function, records, min(workers, len(records)) or 1)
-    for pixels, problems in tqdm(found, desc=report.name, total=len(records), unit="pair"):
+    for pixels, problems in progress(found, report.name, len(records), "pair"):
         values.update(pixels)
         report.problems += problems
     report.pixels = {card.display_names[index]: values[index] for index in card.labelled_classes}
@@ -170,6 +170,9 @@ def _check_pair(
 def _judge(report: SplitReport, card: DatasetCard) -> None:
     """Say what is unusual about the shares of the classes."""
     shares = report.shares()
+    if report.pixels.get(IGNORED) and not shares:
+        report.problems.append("no labelled pixel: all pixels of all label files are ignored")
+        return
     if empty := [name for name, share in shares.items() if not share]:
         report.doubts.append(f"no pixel of {shortened(empty)}")
     report.doubts += [

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
 from ovrs.data.rasters import RGB, Raster, open_image, read_size
+from ovrs.errors import DataError
 from ovrs.files import replacing
 from ovrs.preparation.labels import OriginalLabels, ignored_id
 from ovrs.preparation.sources import Member

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ovrs.data.card import DatasetCard, IdEncoding
-from ovrs.data.errors import DataError, nearest, shortened
 from ovrs.data.rasters import Raster, open_labels
+from ovrs.errors import DataError, nearest, shortened
 from ovrs.preparation.sources import Member
 from ovrs.structures import IGNORE_LABEL
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError, shortened
+from ovrs.errors import DataError, shortened
 from ovrs.preparation.recipe import fact, listed, splits_of_folder
 from ovrs.preparation.sources import Source
 

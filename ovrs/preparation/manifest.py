@@ -13,7 +13,7 @@ from typing import Any
 
 import ovrs
 from ovrs.data.card import DatasetCard, IdEncoding
-from ovrs.data.errors import DataError, shortened
+from ovrs.errors import DataError, shortened
 from ovrs.files import replacing
 from ovrs.preparation.jobs import Job, JobResult
 from ovrs.structures import IGNORE_LABEL

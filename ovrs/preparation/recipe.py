@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError, shortened
+from ovrs.errors import DataError, shortened
 from ovrs.preparation.jobs import Job
 from ovrs.preparation.sources import Member, Source
 

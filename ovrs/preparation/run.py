@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError, nearest, shortened
+from ovrs.data.work import progress, usable_cores
+from ovrs.errors import DataError, nearest, shortened
 from ovrs.preparation.jobs import Job, JobResult
 from ovrs.preparation.manifest import IGNORED, Manifest, surprises
-from ovrs.preparation.parallel import in_processes, usable_cores
+from ovrs.preparation.parallel import in_processes
 from ovrs.preparation.recipe import Recipe
 from ovrs.preparation.recipes import RECIPES
 from ovrs.preparation.sources import SCRATCH_PREFIX, Source, existing_parent
@@ -194,7 +193,7 @@ def _with_progress(function: partial, jobs: Sequence[Job], workers: int, title: 
     if not jobs:
         return ()
     workers = min(workers, len(jobs))
-    return tqdm(in_processes(function, jobs, workers), desc=title, total=len(jobs), unit="original")
+    return progress(in_processes(function, jobs, workers), title, len(jobs), "original")
 
 
 def _estimate(job: Job, card: DatasetCard) -> tuple[Job, int, int]:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from ovrs.data.errors import DataError, shortened
+from ovrs.errors import DataError, shortened
 from ovrs.preparation.space import require_space
 
 Key = str | tuple[str, ...]
@@ -64,6 +64,16 @@ class Member:
         if self.origin:
             return self.origin
         return str(self.file) if self.entry is None else f"{self.file}: {self.entry}"
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it comes out of an archive."""
+        return self.entry is not None or bool(self.origin)
+
+    @property
+    def archive(self) -> Path:
+        """The archive that holds it; for members of compressed tars, the folder that they were unpacked into."""
+        return self.file if self.entry is not None else self.file.parent
 
     @property
     def suffix(self) -> str:
@@ -135,6 +145,7 @@ class Source:
         self._cleanup = ExitStack()
         self.archives: list[Path] = []
         self.members: list[Member] = []
+        self._beside: set[Path] = set()  # archives whose unpacked contents are there, too
 
     def __enter__(self) -> Source:
         with ExitStack() as undo:
@@ -170,6 +181,8 @@ class Source:
             example: a path that the pattern finds, for messages.
             optional: finding nothing is no error.
 
+        An archive may lie beside its unpacked contents, as in a usual download folder: then the unpacked file is taken.
+
         Raises:
             DataError: nothing found, or two members with one key.
         """
@@ -180,9 +193,7 @@ class Source:
                 groups = match.groups()
                 key = groups[0] if len(groups) == 1 else groups
                 if key in found:
-                    raise DataError(
-                        f"{found[key]} and {member} are the same thing twice ({key}); give --source only one of them."
-                    )
+                    member = self._unpacked_one(found[key], member, key)
                 found[key] = member
         if not found and not optional:
             packed = [member.name for member in self.members if _is_archive(Path(member.name))]
@@ -194,6 +205,19 @@ class Source:
                 "Give the original download, with its file names as they were."
             )
         return dict(sorted(found.items()))
+
+    def _unpacked_one(self, first: Member, second: Member, key: Key) -> Member:
+        """Return the unpacked one of an archive's member and the file that was unpacked from it."""
+        packed = [member for member in (first, second) if member.is_packed]
+        plain = [member for member in (first, second) if not member.is_packed]
+        if len(packed) == 1 and first.size == second.size and first.name.endswith(second.name.rpartition("/")[2]):
+            archive = packed[0].archive
+            if archive in self._beside or first.read() == second.read():  # the first of an archive vouches for the rest
+                if archive not in self._beside:
+                    self._beside.add(archive)
+                    logger.info("%s lies beside its unpacked contents; those are read.", archive)
+                return plain[0]
+        raise DataError(f"{first} and {second} are the same thing twice ({key}); give --source only one of them.")
 
     def verify(self, md5: Mapping[str, str]) -> None:
         """Compare archives with known MD5 sums, given by file name; archives of other names are not looked at.

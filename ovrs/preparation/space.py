@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 
 EDGES = ("shift", "drop", "exact", "pad")
 

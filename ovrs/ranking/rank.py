@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 import ovrs
 from ovrs.backbones import CATALOGUE
-from ovrs.data.errors import shortened
+from ovrs.errors import shortened
 from ovrs.heads.dr_seg.ranking_file import ChannelRanking
 from ovrs.ranking.collect import SHORTER_SIDE, RankingOptions, collect
 from ovrs.ranking.labelled import labelled_set

@@ -4,7 +4,7 @@ import pytest
 
 from ovrs.data.card import ColourEncoding, IdEncoding, load_card
 from ovrs.data.catalog import built_in_cards
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 from ovrs.structures import IGNORE_LABEL
 
 # (text queries, classes that labels can contain), as the papers and their code have them
@@ -132,6 +132,11 @@ def test_paths_suffixes_and_stems_are_read_per_split(write_card):
         ({"labels": {"valid": [0, 1, 2]}}, r"must be \[first, last\]"),
         ({"labels": {"ignore": [2]}}, r"\[2\] are values of classes too"),
         ({"labels": {"ignore": ["2"]}}, "labels.ignore must be a list of integers"),
+        ({"labels": {"colors": {}}}, "labels.colors is unknown. The nearest valid key is colours"),
+        ({"labels": {"coco": "a.json", "background": "sky"}}, "labels.background: 'sky' is not among the classes"),
+        ({"labels": {"coco": "a.json", "ids": {}}}, "ids and coco exclude each other"),
+        ({"image_suffix": []}, "image_suffix is empty"),
+        ({"image_suffix": [".png", "jpg"]}, "'jpg' has no dot"),
         ({"labels": {"ids": {1: "rod"}}}, "'rod' is not among the classes. The nearest class is 'road'"),
         ({"labels": {"ids": {"one": "road"}}}, "'one' is no stored value"),
         ({"labels": {"ids": {1: "road"}, "colours": {}}}, "ids and colours exclude each other"),

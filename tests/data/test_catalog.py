@@ -5,7 +5,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovrs.data.catalog import built_in_cards, data_root, list_datasets, resolve_datasets
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 
 SPLITS = [(card, split) for card in built_in_cards() for split in card.splits]
 ALIASES = [(card, alias) for card in built_in_cards() for alias in card.aliases]
@@ -149,7 +149,7 @@ def test_data_sets_of_other_code_are_not_taken_over():
     with pytest.raises(DataError, match=r"by other code.*gsnet_fast_37_val"):
         resolve_datasets(["FAST_val"])
     DatasetCatalog.register("foreign", list)
-    with pytest.raises(DataError, match="without a data card"):
+    with pytest.raises(DataError, match=r"without class strings; add them: .*stuff_classes="):
         resolve_datasets(["foreign"])
 
 
@@ -161,3 +161,17 @@ def test_list_says_what_is_there(tmp_path):
     assert [name for name, summary in summaries.items() if summary.present] == ["gsnet_flair_12_test"]
     assert summaries["gsnet_flair_12_test"].aliases == ("FLAIR_test",)
     assert summaries["gsnet_flair_12_test"].num_classes == 12
+
+
+def test_card_that_lies_elsewhere_is_said_with_the_folder_searched(town, monkeypatch, tmp_path):
+    monkeypatch.chdir(town.parent)
+    with pytest.raises(
+        DataError,
+        match=rf"twon\.yaml does not exist: the folder {town.parent} was searched, it holds town\.yaml",
+    ):
+        resolve_datasets(["twon.yaml:train"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="it holds no YAML file"):
+        resolve_datasets(["town.yaml:train"])
+    with pytest.raises(DataError, match="which does not exist"):
+        resolve_datasets(["gone/town.yaml"])

@@ -5,11 +5,14 @@ import logging
 import numpy as np
 import pytest
 from image_pairs import save_pair
+from PIL import Image
 
 from ovrs.data.catalog import resolve_datasets
-from ovrs.data.errors import DataError
 from ovrs.data.inspection import count_classes, evenly_spread
+from ovrs.data.loader import build_train_loader
+from ovrs.errors import DataError
 
+SPLITS = {"all": {"images": "images", "labels": "labels"}}
 # Four label maps of the classes building, road, other; 255 is ignored.
 MAPS = [[[0, 0, 0, 255]], [[0, 1, 1, 1]], [[255, 255, 255, 255]], [[1, 1, 0, 0], [0, 0, 0, 0]]]
 
@@ -17,7 +20,7 @@ MAPS = [[[0, 0, 0, 255]], [[0, 1, 1, 1]], [[255, 255, 255, 255]], [[1, 1, 0, 0],
 @pytest.fixture
 def small(write_card):
     """The registered name of four pairs that show MAPS."""
-    card = write_card("small.yaml", name="small", splits={"all": {"images": "images", "labels": "labels"}})
+    card = write_card("small.yaml", name="small", labels={"ignore": [255]}, splits=SPLITS)
     for number, labels in enumerate(MAPS):
         save_pair(card.parent, f"{number}", np.array(labels, np.uint8))
     return resolve_datasets([str(card)])[0]
@@ -50,7 +53,7 @@ def test_class_without_pixels_is_warned_of_by_name(small, caplog):
 
 
 def test_text_query_without_label_values_is_no_reason_to_warn(write_card, small, caplog):
-    card = write_card("query.yaml", name="query", labels={"ids": {0: "building", 1: "road"}})
+    card = write_card("query.yaml", name="query", labels={"ids": {0: "building", 1: "road"}, "ignore": [255]})
     (name,) = resolve_datasets([str(card)])
     with caplog.at_level(logging.WARNING, "ovrs.data.inspection"):
         assert count_classes(name).pixels.tolist() == [10, 5, 0]
@@ -82,3 +85,38 @@ def test_data_set_without_labels_cannot_be_counted(write_card, town):
 )
 def test_spread_covers_the_whole_without_repeating(count, expected):
     assert evenly_spread(range(10), count) == expected
+
+
+def test_unusable_pairs_are_all_named(small, tmp_path):
+    folder = tmp_path / "my data"
+    Image.new("RGB", (9, 9)).save(folder / "images/1.png")
+    content = (folder / "images/3.png").read_bytes()
+    (folder / "images/3.png").write_bytes(content[: len(content) - 30])
+    with pytest.raises(DataError, match=r"(?s)2 of 4 pairs of small_all .*1\.png is 9 x 9.*3\.png cannot be read"):
+        count_classes(small)
+
+
+def test_set_without_a_labelled_pixel_is_refused(write_card, cfg):
+    splits = {"all": {"images": "e", "labels": "e/l"}}
+    card = write_card("empty.yaml", name="empty", labels={"ignore": [255]}, splits=splits)
+    (card.parent / "e/l").mkdir(parents=True)
+    for number in range(4):
+        save_pair(card.parent, f"e{number}", np.full((2, 2), 255, np.uint8))
+        (card.parent / f"images/e{number}.png").rename(card.parent / f"e/{number}.png")
+        (card.parent / f"labels/e{number}.png").rename(card.parent / f"e/l/{number}.png")
+    (name,) = resolve_datasets([str(card)])
+    with pytest.raises(DataError, match="empty_all has no labelled pixel: all are ignored in the 4 label files"):
+        count_classes(name).require_labelled()
+    cfg.DATASETS.TRAIN = (*cfg.DATASETS.TRAIN, name)
+    with pytest.raises(DataError, match=r"empty_all has no labelled pixel: .* 4 label files, .*0\.png.*empty\.yaml"):
+        build_train_loader(cfg)
+
+
+def test_one_labelled_pixel_in_the_last_file_is_enough(write_card, cfg):
+    card = write_card(labels={"ignore": [255]})
+    for number in range(40):
+        labels = np.full((2, 2), 255, np.uint8)
+        labels[0, 0] = 0 if number == 21 else 255
+        save_pair(card.parent, f"{number:02d}", labels)
+    cfg.DATASETS.TRAIN = (str(card),)
+    next(iter(build_train_loader(cfg)))

@@ -1,20 +1,23 @@
+import logging
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils import comm
 
 from ovrs.config import ConfigError
-from ovrs.data.errors import DataError
+from ovrs.data import loader
 from ovrs.data.loader import TrainingBatches, build_test_loader, build_train_loader
 from ovrs.data.order import TrainingOrder
+from ovrs.errors import DataError
 
 
 def take(loader, count):
     """Return the stems and a digest of the pixels of the first batches."""
     return [
-        [(sample["stem"], int(sample["image"].long().sum()), sample["image"].shape) for sample in batch]
+        [(Path(sample["file_name"]).stem, int(sample["image"].long().sum()), sample["image"].shape) for sample in batch]
         for batch in islice(loader, count)
     ]
 
@@ -191,3 +194,12 @@ def test_errors_in_workers_keep_their_message(cfg, town):
     cfg.DATALOADER.NUM_WORKERS = 1
     with pytest.raises(DataError, match=r"003\.png is no image file"):
         take(build_train_loader(cfg), 7)
+
+
+def test_more_workers_than_cores_are_capped_and_said_once(cfg, monkeypatch, caplog):
+    monkeypatch.setattr(loader, "usable_cores", lambda: 1)
+    loader._say_capped.cache_clear()
+    cfg.DATALOADER.NUM_WORKERS = 9
+    with caplog.at_level(logging.INFO, "ovrs.data.loader"):
+        assert {build_train_loader(cfg).num_workers, build_test_loader(cfg, cfg.DATASETS.TRAIN[0]).num_workers} == {1}
+    assert caplog.text.count("NUM_WORKERS is 9, but there are 1 cores") == 1

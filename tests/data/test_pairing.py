@@ -1,8 +1,8 @@
 import pytest
 
 from ovrs.data.card import load_card
-from ovrs.data.errors import DataError
 from ovrs.data.pairing import list_records
+from ovrs.errors import DataError
 
 
 def records(card_path):
@@ -116,3 +116,74 @@ def test_suffix_that_differs_only_in_case_is_pointed_out(town):
     fill(town.parent / "images", "900.PNG")
     with pytest.raises(DataError, match=r"1 files in .*images end like '\.png' except for the case: 900\.PNG"):
         records(town)
+
+
+def test_remedy_for_other_case_is_a_list_of_suffixes(town, write_card):
+    fill(town.parent / "images", "900.PNG")
+    fill(town.parent / "labels", "900.png")
+    with pytest.raises(DataError, match=r"it may be a list, \[\.PNG, \.png\]"):
+        records(town)
+    assert len(records(write_card(image_suffix=[".PNG", ".png"]))) == 8
+
+
+def test_several_suffixes_of_a_split_are_one_set(write_card):
+    split = {
+        "images": "i",
+        "labels": "l",
+        "image_suffix": [".tif", ".tiff", "_x.tif"],
+        "label_suffix": [".png", ".PNG"],
+    }
+    card = write_card(splits={"train": split})
+    fill(card.parent / "i", "1.tif", "2.tiff", "3_x.tif")
+    fill(card.parent / "l", "1.PNG", "2.png", "3.png")
+    found = records(card)
+    assert [record["stem"] for record in found] == ["1", "2", "3"]  # the longest suffix counts
+    assert found[0]["sem_seg_file_name"].endswith("1.PNG")
+    fill(card.parent / "i", "1.tiff")
+    with pytest.raises(DataError, match="both have the stem '1'"):
+        records(card)
+
+
+@pytest.mark.parametrize(("images", "labels"), [(".png", "_mask.png"), ("_sat.png", ".png")])
+def test_masks_beside_images_are_not_counted_as_images(write_card, images, labels):
+    card = write_card(
+        splits={"train": {"images": "a", "labels": "b/../a", "image_suffix": images, "label_suffix": labels}}
+    )
+    (card.parent / "b").mkdir()
+    fill(card.parent / "a", f"1{images}", f"1{labels}", f"2{images}", f"2{labels}")
+    assert [record["stem"] for record in records(card)] == ["1", "2"]
+    fill(card.parent / "a", f"3{images}")
+    with pytest.raises(DataError, match=r"1 image\(s\) without label.* 3"):
+        records(card)
+
+
+def test_image_and_mask_of_one_name_in_one_folder_are_refused(write_card):
+    card = write_card(splits={"train": {"images": "a", "labels": "a"}})
+    fill(card.parent / "a", "1.png")
+    with pytest.raises(DataError, match=r"lie in one folder.*image_suffix, label_suffix"):
+        records(card)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["\ufeff002\r\n006\r\n".encode(), "002\n006\n".encode("utf-16"), "\u200b002\u200b\n\u00a0006\n".encode()],
+    ids=["byte order mark", "UTF-16", "spaces of no width"],
+)
+def test_invisible_characters_of_a_stem_file_do_not_matter(write_card, town, content):
+    (town.parent / "list.txt").write_bytes(content)
+    card = write_card(splits={"train": {"images": "images", "labels": "labels", "stem_file": "list.txt"}})
+    assert [record["stem"] for record in records(card)] == ["002", "006"]
+
+
+def test_invisible_characters_within_a_stem_are_shown(write_card, town):
+    (town.parent / "list.txt").write_text("0\u200b02\n")
+    card = write_card(splits={"train": {"images": "images", "labels": "labels", "stem_file": "list.txt"}})
+    with pytest.raises(DataError, match=r"for the stems 0\\u200b02\."):
+        records(card)
+
+
+def test_stem_file_that_is_no_text_is_named(write_card, town):
+    (town.parent / "list.txt").write_bytes(b"\x93002")
+    card = write_card(splits={"train": {"images": "images", "labels": "labels", "stem_file": "list.txt"}})
+    with pytest.raises(DataError, match=r"list\.txt is no text in UTF-8"):
+        records(card)

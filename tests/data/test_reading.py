@@ -7,8 +7,8 @@ import rasterio
 from PIL import Image
 
 from ovrs.data.card import load_card
-from ovrs.data.errors import DataError
 from ovrs.data.reading import read_image, read_labels, read_pair, read_size
+from ovrs.errors import DataError
 from ovrs.structures import IGNORE_LABEL
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
@@ -221,3 +221,31 @@ def test_size_mismatch_names_both_files_and_sizes(tmp_path, id_card):
     image, labels = save(tmp_path / "i.png", RGB), save(tmp_path / "l.png", np.ones((5, 5), np.uint8))
     with pytest.raises(DataError, match=r"i\.png is 5 x 4 .*l\.png are 5 x 5"):
         read_pair(image, labels, id_card)
+
+
+def test_mask_of_0_and_255_among_masks_of_0_and_1_is_refused(tmp_path, write_card):
+    card = load_card(write_card(classes=["other", "building"]))
+    assert read_labels(save(tmp_path / "a.png", np.array([[0, 1]], np.uint8)), card).tolist() == [[0, 1]]
+    with pytest.raises(DataError, match=r"b\.png hold nothing but 0 and 255, .*town\.yaml lists 1 .*ignore: \[255\]"):
+        read_labels(save(tmp_path / "b.png", np.array([[0, 255]], np.uint8)), card)
+    # nothing but 255, or nothing but 0, says nothing about what 255 means
+    for value in (0, 255):
+        assert read_labels(save(tmp_path / "c.png", np.full((2, 2), value, np.uint8)), card).max() == value
+
+
+@pytest.mark.parametrize("labels", [{"ignore": [255]}, {"ids": {0: "other", 1: "building", 255: "building"}}])
+def test_mask_of_0_and_255_is_read_where_the_card_lists_255(tmp_path, write_card, labels, caplog):
+    card = load_card(write_card(classes=["other", "building"], labels=labels))
+    expected = 1 if "ids" in labels else IGNORE_LABEL
+    assert read_labels(save(tmp_path / "b.png", np.array([[0, 255]], np.uint8)), card).tolist() == [[0, expected]]
+    assert not caplog.records
+
+
+def test_undeclared_255_beside_listed_values_is_said_once(tmp_path, write_card, caplog):
+    card = load_card(write_card())
+    for name in ("a", "b"):
+        labels = read_labels(save(tmp_path / f"{name}.png", np.array([[0, 1, 255]], np.uint8)), card)
+        assert labels.tolist() == [[0, 1, IGNORE_LABEL]]
+    (record,) = caplog.records
+    assert "town.yaml does not list the value 255" in record.getMessage()
+    assert "a.png" in record.getMessage()

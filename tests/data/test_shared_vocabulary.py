@@ -12,10 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ovrs.config import ConfigError
 from ovrs.data.card import load_card
 from ovrs.data.catalog import resolve_datasets
-from ovrs.data.errors import DataError
 from ovrs.data.loader import build_test_loader, build_train_loader
 from ovrs.data.mapper import SegmentationMapper
 from ovrs.data.shared_vocabulary import share_vocabulary
+from ovrs.errors import DataError
 
 MERGED = ("building|house", "road", "other", "tree", "House boat")
 
@@ -101,7 +101,7 @@ def test_merged_samples_come_through_workers(merged_cfg):
     merged_cfg.DATALOADER.NUM_WORKERS = 1
     found = [sample for batch in islice(build_train_loader(merged_cfg), 3) for sample in batch]
     for a, b in zip(expected, found, strict=True):
-        assert (a["vocabulary"], a["stem"]) == (b["vocabulary"], b["stem"])
+        assert (a["vocabulary"], a["file_name"]) == (b["vocabulary"], b["file_name"])
         assert torch.equal(a["sem_seg"], b["sem_seg"])
         assert torch.equal(a["labelled_classes"], b["labelled_classes"])
 

@@ -14,9 +14,9 @@ import rasterio.shutil
 from PIL import Image, TiffImagePlugin
 
 from ovrs.data.card import load_card
-from ovrs.data.errors import DataError
 from ovrs.data.rasters import open_image, turned, turned_back
 from ovrs.data.reading import read_image, read_labels, read_size
+from ovrs.errors import DataError
 from ovrs.structures import IGNORE_LABEL
 
 RGB = np.random.default_rng(0).integers(0, 256, (3, 32, 48), np.uint8)

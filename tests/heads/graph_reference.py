@@ -1,4 +1,4 @@
-"""Graph rectification (PDGR) written down node by node and edge by edge (section 3.3 of DR-Seg).
+"""Graph rectification (PDGR) written down node by node and edge by edge.
 
 It takes its weights from the module under test, so gradients can be compared too.
 """

@@ -163,8 +163,7 @@ def test_dr_seg_needs_a_ranking_where_the_order_comes_from_it(words: tuple, need
     assert len(found) == needed
     for artefact in found:
         assert (artefact.key, artefact.path, artefact.exists) == ("MODEL.DR_SEG.SPSD.FILE", "", False)
-        for key, value in artefact.stand_in:
-            cfg.merge_from_list([key, value])
+        cfg.merge_from_list(list(artefact.stand_in))
         assert head_class(cfg).artefacts(cfg) == ()
         build_head(cfg, {"vlm": VLM, "prior": PRIOR})
 
@@ -185,6 +184,6 @@ def test_artefact_is_made_by_the_function_that_it_names(tmp_path: Path, monkeypa
         "from pathlib import Path\ndef make(cfg, dataset, path): Path(path).write_text(f'{cfg} {dataset}')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    artefact = Artefact("MODEL.OWN.FILE", "", "a command", "own_maker:make")
+    artefact = Artefact("MODEL.OWN.FILE", "", "own.npz", "a command", "own_maker:make")
     artefact.make("cfg", "set:train", tmp_path / "made")
     assert (tmp_path / "made").read_text() == "cfg set:train"

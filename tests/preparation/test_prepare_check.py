@@ -132,3 +132,10 @@ def test_share_far_from_the_one_that_a_card_states_is_doubted(done):
     for expected, doubted in ((near, []), (far, ["water", "road"])):
         (train, _) = check(card_of("hg_loveda_6", counts={}, expected_share=expected), done, workers=1).splits
         assert [doubt.split(" are ")[1].split(",")[0] for doubt in train.doubts] == doubted
+
+
+def test_set_without_a_labelled_pixel_is_wrong(done):
+    for path in (done / LABELS).parent.iterdir():
+        relabelled(path, np.zeros_like)
+    assert "hg_loveda_6_train: no labelled pixel" in problems(done)
+    assert "hg_loveda_6_val: no labelled pixel" not in problems(done)

@@ -88,8 +88,11 @@ def test_nothing_found_names_source_example_and_packed_archives(make, opened):
 
 
 def test_same_thing_twice_is_refused(make, opened):
-    source = opened(make.archive("town.zip", FILES), make.tree("town", FILES))
+    source = opened(make.archive("town.zip", FILES), make.tree("town", {**FILES, "images/1.png": b"another"}))
     with pytest.raises(DataError, match=r"town\.zip: images/1\.png and .*1\.png are the same thing twice"):
+        source.find(PATTERN, "images/1.png")
+    source = opened(make.tree("a/town", FILES), make.tree("b/town", FILES))
+    with pytest.raises(DataError, match=r"1\.png and .*1\.png are the same thing twice"):
         source.find(PATTERN, "images/1.png")
 
 
@@ -255,3 +258,23 @@ def test_headers_can_be_read_without_the_rest(make, opened, archive):
         assert stream.read(6) == b"images"
         stream.seek(0, io.SEEK_END)
         assert stream.tell() == member.size
+
+
+@pytest.mark.parametrize("name", ["town.zip", "town.tar", "town.tar.gz"])
+@pytest.mark.parametrize("inside", ["town", ""])
+def test_archive_beside_its_unpacked_contents_is_no_repetition(make, opened, name, inside, caplog):
+    make.archive(f"all/{name}", FILES)
+    make.tree("all" + f"/{inside}" * bool(inside), FILES)
+    with caplog.at_level("INFO"):
+        found = opened(make.folder / "all").find(PATTERN, "images/1.png")
+    assert sorted(found) == ["1", "2"]
+    assert not any(member.is_packed for member in found.values())
+    assert caplog.text.count("beside its unpacked contents") == 1
+
+
+@pytest.mark.parametrize("content", [b"another one", FILES["images/1.png"][::-1]])
+def test_archive_beside_other_files_of_its_names_is_a_repetition(make, opened, content):
+    make.archive("all/town.zip", FILES)
+    make.tree("all/town", {**FILES, "images/1.png": content})
+    with pytest.raises(DataError, match="the same thing twice"):
+        opened(make.folder / "all").find(PATTERN, "images/1.png")

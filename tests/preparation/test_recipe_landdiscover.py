@@ -10,8 +10,8 @@ import pytest
 from miniatures import card_of, written
 from PIL import Image
 
-from ovrs.data import DataError
-from ovrs.preparation import Tiling, check, drawn
+from ovrs.data import DataError, built_in_cards
+from ovrs.preparation import Tiling, check, drawn, find_card
 from ovrs.structures import IGNORE_LABEL
 
 NAME = "gsnet_landdiscover50k_40"
@@ -363,3 +363,13 @@ def test_check_of_a_part_minds_its_images_and_not_the_other_labels(merged, prepa
     problems = "\n".join(check(card, out, workers=1).problems)
     assert "1 file(s) are missing: sior/sior_11726.png" in problems
     assert "1 file(s) were not written by the preparation: sior/sota_P0000__1.0__0___0.png" in problems
+
+
+@pytest.mark.parametrize(
+    ("alias", "others"), [("loveda", "hg_loveda_6 or rskt_loveda_8"), ("deepglobe", "src_deepglobe_6")]
+)
+def test_original_of_a_set_is_not_taken_for_a_prepared_one(alias, others, make, prepared):
+    card = find_card(alias, built_in_cards())
+    download = make.tree("LoveDA/Train/Rural", {"images_png/1.png": b"", "masks_png/1.png": b""})
+    with pytest.raises(DataError, match=rf"\({alias}\) is a part of it: .*_landdiscover50k_40 .* as {others}\."):
+        prepared(card, download)

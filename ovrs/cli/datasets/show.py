@@ -1,7 +1,7 @@
 """Look at a data set before training on it: images beside their labels, and how many pixels each class has.
 
-All labels are read for the histogram, which is drawn and printed; a value that the card does not list ends
-the program with the file's name.
+All images and labels are read for the histogram, which is drawn and printed. Files that cannot be read, pairs that
+differ in size, values that the card does not list, and a set without a labelled pixel end the program with an error.
 
 Examples:
     ovrs datasets show hg_potsdam_5_val
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if args.histogram or metadata.sem_seg_root:
         counts = count_classes(name, args.sample)
         print(table(name, counts))
+        counts.require_labelled()
     if not args.histogram:
         sheet = contact_sheet(name, args.images, counts)
         print(f"\nSheet: {save_image(args.output or f'output/inspection/{name}.png', sheet)}")

@@ -1,4 +1,4 @@
-"""Uncertainty-guided adaptive fusion of the original and the refined cost (UGAF of DR-Seg, section 3.4)."""
+"""Uncertainty-guided adaptive fusion of the original and the refined cost (UGAF of DR-Seg, Eq. 12 and 13)."""
 
 from __future__ import annotations
 

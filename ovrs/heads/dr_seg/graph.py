@@ -1,4 +1,4 @@
-"""Rectifying features along a sparse graph that a prior draws (PDGR of DR-Seg, section 3.3)."""
+"""Rectifying features along a sparse graph that a prior draws (PDGR of DR-Seg, Eq. 7 to 9)."""
 
 from __future__ import annotations
 

@@ -111,9 +111,17 @@ class DRSegHead(RotationHead):
             return ()
         key = "MODEL.DR_SEG.SPSD"
         # Which channels are structural changes no count and no time.
-        stand_in = ((f"{key}.SELECT", "random"), (f"{key}.FILE", ""))
-        maker = "ovrs.ranking:save_ranking"
-        return (Artefact(f"{key}.FILE", options.spsd.file, "tools/rank_channels.py", maker, stand_in),)
+        stand_in = (f"{key}.SELECT", "random", f"{key}.FILE", "")
+        return (
+            Artefact(
+                key=f"{key}.FILE",
+                path=options.spsd.file,
+                name="channels.npz",
+                command="tools/rank_channels.py",
+                maker="ovrs.ranking:save_ranking",
+                stand_in=stand_in,
+            ),
+        )
 
     def requests(self) -> dict[str, TowerRequest]:
         """Ask for rotations, for the blocks that guide, and for the prior's block that draws the graph."""

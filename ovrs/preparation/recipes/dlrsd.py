@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
 from ovrs.data.rasters import open_image
+from ovrs.errors import DataError
 from ovrs.preparation.jobs import JobResult, PairJob, PairWriter
 from ovrs.preparation.labels import OriginalLabels
 from ovrs.preparation.recipe import Recipe, drawn, fact

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 from ovrs.preparation.jobs import PairJob
 from ovrs.preparation.labels import OriginalLabels
 from ovrs.preparation.recipe import Recipe, drawn, fact

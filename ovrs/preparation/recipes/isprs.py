@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 from ovrs.preparation.recipe import fact
 from ovrs.preparation.sources import Key, Member, Source
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 from ovrs.preparation.jobs import PairJob
 from ovrs.preparation.labels import OriginalLabels
 from ovrs.preparation.lists import listed_splits, taken

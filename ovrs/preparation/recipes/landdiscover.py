@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
+from ovrs.data.catalog import built_in_cards
+from ovrs.errors import DataError
 from ovrs.files import replacing
 from ovrs.preparation.jobs import Job, JobResult, PairJob, link_or_copy, pixels_per_id
 from ovrs.preparation.labels import OriginalLabels
@@ -68,8 +69,10 @@ class LandDiscoverPart(Recipe):
 
     def jobs(self, source: Source, card: DatasetCard) -> Iterator[LinkJob]:
         """Plan one job per image: those with the prefix of a source, or as many as the card wants."""
-        images = source.find(r"TR_Image/([^/]+)\.png", "LandDiscover50K/TR_Image/dg_119_0_1224_0_1224.png")
-        labels = source.find(r"GT_ID/([^/]+)\.png", "LandDiscover50K/GT_ID/dg_119_0_1224_0_1224.png")
+        images = source.find(r"TR_Image/([^/]+)\.png", "", optional=True)
+        labels = source.find(r"GT_ID/([^/]+)\.png", "", optional=True)
+        if not images or not labels:
+            raise DataError(_not_prepared(source, card))
         chosen = self._drawn(card, set(images)) if "draw" in card.source else self._prefixed(card, set(images))
         unchanged = {value: value for value, _ in card.labels.table}
         encoding = OriginalLabels.of_mapping(unchanged, f"{card.path}: labels")
@@ -102,6 +105,20 @@ class LandDiscoverPart(Recipe):
                 "of its sources. (Files that the authors merged cannot be told apart by their names.)"
             )
         return chosen
+
+
+def _not_prepared(source: Source, card: DatasetCard) -> str:
+    others = [
+        other.name
+        for other in built_in_cards()
+        if other.splits and str(other.source.get("family", "")).removeprefix("samrs_") in card.aliases
+    ]
+    hint = f" The data set of its own that has this name is prepared as {' or '.join(others)}." if others else ""
+    return (
+        f"{source} is no prepared LandDiscover50K (folders TR_Image and GT_ID). {card.name} "
+        f"({', '.join(card.aliases)}) is a part of it: prepare gsnet_landdiscover50k_40 first, and give the folder "
+        f"LandDiscover50K as --source.{hint}"
+    )
 
 
 @dataclass(frozen=True)

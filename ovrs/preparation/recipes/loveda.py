@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError
+from ovrs.errors import DataError
 from ovrs.preparation.jobs import PairJob
 from ovrs.preparation.labels import OriginalLabels
 from ovrs.preparation.recipe import Recipe, splits_of_folder

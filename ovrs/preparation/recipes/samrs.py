@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import DataError, shortened
+from ovrs.errors import DataError, shortened
 from ovrs.preparation.jobs import PairJob
 from ovrs.preparation.labels import OriginalLabels
 from ovrs.preparation.lists import listed_splits

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from ovrs.data.card import DatasetCard
-from ovrs.data.errors import shortened
+from ovrs.errors import shortened
 from ovrs.preparation.jobs import PairJob
 from ovrs.preparation.labels import OriginalLabels
 from ovrs.preparation.recipe import Recipe, fact, splits_of_id
