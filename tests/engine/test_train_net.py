@@ -252,8 +252,8 @@ def test_evaluation_without_test_sets_is_an_error(train_net, run_cfg, write_conf
     assert "DATASETS.TEST is empty" in train_net("--config-file", write_config(run_cfg), "--eval-only", *keys)
 
 
-def test_a_damaged_checkpoint_stops_the_resume(train_net, run_cfg, write_config, tmp_path):
-    run_cfg.DATASETS.TEST = ()
+def test_a_damaged_checkpoint_without_one_before_it_stops_the_resume(train_net, run_cfg, write_config, tmp_path):
+    run_cfg.DATASETS.TEST, run_cfg.SOLVER.CHECKPOINT_PERIOD = (), 0
     config = write_config(run_cfg)
     assert train_net("--config-file", config) == ""
     checkpoint = tmp_path / "output" / "model_final.pth"
