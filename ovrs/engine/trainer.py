@@ -27,8 +27,9 @@ from ovrs.engine.output import METRICS_NAME
 from ovrs.engine.progress import PERIOD, PrintProgress
 from ovrs.engine.setup import build_model
 from ovrs.engine.testing import evaluate
-from ovrs.errors import TrainingDiverged, WeightsError
+from ovrs.errors import ConfigError, TrainingDiverged, WeightsError
 from ovrs.files import replacing
+from ovrs.heads import head_class
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Trainer(TrainerBase):
         self.store = CheckpointStore(cfg.OUTPUT_DIR)
         last = self.store.load_last() if resume else None
         self.best = -math.inf
+        if not last and not cfg.MODEL.WEIGHTS:
+            _check_artefacts(cfg)
         self.seed = _common_seed(cfg)
         torch.manual_seed(self.seed)
         self.model = build_model(cfg, load_towers=not last)
@@ -236,6 +239,17 @@ class _SaveCheckpoints(HookBase):
             raise Interrupted(
                 f"stopped after iteration {done} of {self.trainer.max_iter}; go on with --resume "
                 f"(checkpoint {self.trainer.store.last()})."
+            )
+
+
+def _check_artefacts(cfg: CfgNode) -> None:
+    """Refuse to train a head without the files that it needs first."""
+    for artefact in head_class(cfg).artefacts(cfg):
+        if not artefact.exists:
+            found = f"{artefact.path} does not exist" if artefact.path else "it names no file"
+            raise ConfigError(
+                f"{artefact.key}: {found}, but {cfg.MODEL.SEM_SEG_HEAD.NAME} as configured needs one before it is "
+                f"trained. Make it with {artefact.command} and set the key to it."
             )
 
 
