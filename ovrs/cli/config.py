@@ -7,6 +7,9 @@ Examples:
     ovrs config demo/gsnet
     ovrs config papers/dr_seg:table6/k_20 SOLVER.BASE_LR 1e-4 > my_model.yaml
     ovrs config papers/dr_seg:table6/k_20 --changed
+
+    # what the options of a head mean
+    ovrs config --help-keys MODEL.GSNET
 """
 
 from __future__ import annotations
@@ -20,19 +23,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_configuration(parser, required=False)
     parser.add_argument("--changed", action="store_true", help="only the keys that differ from their defaults")
+    what = "explain the options of heads, all or of one group: MODEL.GSNET"
+    parser.add_argument("--help-keys", nargs="?", const="MODEL", metavar="GROUP", help=what)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print one configuration, or the list of all."""
+    """Print one configuration, the list of all, or what options mean."""
     import yaml
 
     from ovrs.config import get_cfg, load_config
     from ovrs.config.loader import changed_keys, plain
 
+    cfg = get_cfg() if args.name is None else load_config(args.name, args.overrides)  # with the groups of IMPORTS
+    if args.help_keys:
+        _explain(args.help_keys)
+        return
     if args.name is None:
         _print_list()
         return
-    cfg = load_config(args.name, args.overrides)
     content = changed_keys(cfg, get_cfg()) if args.changed else plain(cfg)
     print(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True), end="")
 
@@ -52,3 +60,26 @@ def _print_list() -> None:
             rows = [row.key for row in table.rows.values() if row.config is not None]
             if rows:
                 print(f"  {table.key}: {table.title}\n      {', '.join(rows)}")
+
+
+def _explain(group: str) -> None:
+    import typing
+
+    from tabulate import tabulate
+
+    from ovrs.config import OPTION_GROUPS
+    from ovrs.config.options import walk_options
+    from ovrs.errors import ConfigError, nearest
+
+    rows = []
+    for name, options in OPTION_GROUPS.items():
+        for key, item, hint, default in walk_options(f"MODEL.{name}", options):
+            choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+            allowed = f" One of {', '.join(map(str, choices))}." if choices else ""
+            default = list(default) if isinstance(default, tuple) else default
+            rows.append([key, default, f"{item.metadata['meaning']}.{allowed}"])
+    shown = [row for row in rows if f"{row[0]}.".startswith(f"{group}.")]
+    if not shown:
+        groups = {row[0].rpartition(".")[0] for row in rows}
+        raise ConfigError(f"--help-keys: no head has options {group}; the nearest group is {nearest(group, groups)}.")
+    print(tabulate(shown, headers=["key", "default", "meaning"], maxcolwidths=[None, 24, 70], disable_numparse=True))

@@ -84,18 +84,31 @@ def key_of(item: dataclasses.Field) -> str:
     return item.name.rstrip("_").upper()
 
 
-def path_keys(group: str = "", options: type[Options] | None = None) -> Iterator[str]:
-    """Yield the full names of the options that name files: those of a class, or of all registered ones."""
-    if options is None:
-        for name, registered in OPTION_GROUPS.items():
-            yield from path_keys(f"MODEL.{name}", registered)
-        return
-    hints = typing.get_type_hints(options)
-    for item in dataclasses.fields(options):
-        if _is_group(hints[item.name]):
-            yield from path_keys(f"{group}.{key_of(item)}", hints[item.name])
-        elif item.metadata.get("path"):
-            yield f"{group}.{key_of(item)}"
+def walk_options(key: str, options: type[Options] | Options) -> Iterator[tuple[str, dataclasses.Field, Any, Any]]:
+    """Yield full key, field, type and default (or value) of every option of a class (or an instance), parts included.
+
+    Args:
+        key: the full name of the class's group: ``MODEL.GSNET``.
+        options: the class or an instance.
+    """
+    instance = options() if isinstance(options, type) else options
+    hints = typing.get_type_hints(type(instance))
+    for item in dataclasses.fields(instance):
+        name, value = f"{key}.{key_of(item)}", getattr(instance, item.name)
+        if isinstance(value, Options):
+            yield from walk_options(name, value)
+        else:
+            yield name, item, hints[item.name], value
+
+
+def path_keys() -> list[str]:
+    """Return the full names of the registered options that name files."""
+    return [
+        name
+        for group, options in OPTION_GROUPS.items()
+        for name, item, _, _ in walk_options(f"MODEL.{group}", options)
+        if item.metadata.get("path")
+    ]
 
 
 def options_node(options: type[Options] | Options) -> CfgNode:

@@ -61,6 +61,15 @@ def read_coco(path: Path) -> CocoFile:
     return CocoFile(images, categories, dict(annotations))
 
 
+def label_size(name: str | Path) -> tuple[int, int] | None:
+    """Return (height, width) of the labels that :func:`label_name` names; None for the name of a file of its own."""
+    path, link, number = str(name).rpartition(_LINK)
+    if not link or not path.endswith(".json") or not number.isdecimal():
+        return None
+    image = read_coco(Path(path)).images[int(number)]
+    return int(image["height"]), int(image["width"])
+
+
 def label_name(path: Path, image: int) -> str:
     """Return what stands for the label file of an image."""
     return f"{path}{_LINK}{image}"

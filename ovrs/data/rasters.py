@@ -216,6 +216,16 @@ def read_size(path: str | Path | File) -> tuple[int, int]:
         return image.height, image.width
 
 
+def read_orientation(path: str | Path | File) -> int:
+    """Return how viewers turn an image, 1..8: see :func:`turned`; 1 is as stored.
+
+    Raises:
+        DataError: see :func:`open_image`.
+    """
+    with open_image(path) as raster:
+        return raster.orientation
+
+
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn pixels [H, W, ...] as viewers do, by the value 1..8 of the EXIF tag "Orientation"; 1 is as stored."""
     if orientation in (5, 6, 7, 8):
@@ -250,7 +260,9 @@ def readable(file: File) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise DataError(f"{file} is too large to be read at once ({error}); cut it into tiles.") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        reason = str(error.__cause__ or error)  # of rasterio's errors, the cause is what GDAL said
+        # of rasterio's errors, the cause is what GDAL said; Pillow's at the end of a file speak of its own buffers
+        too_short = isinstance(error, (EOFError, struct.error))
+        reason = "it ends too early" if too_short else str(error.__cause__ or error)
         if any(word in reason.lower() for word in _CODEC_WORDS):
             raise DataError(
                 f"{file} cannot be read: it is stored in a way that is not known here ({reason}); "

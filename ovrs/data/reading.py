@@ -10,13 +10,12 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import get_worker_info
 
+from ovrs.data import rasters
 from ovrs.data.card import CocoEncoding, ColourEncoding, DatasetCard, IdEncoding
-from ovrs.data.coco import read_coco_labels
-from ovrs.data.rasters import Raster, open_image, open_labels, read_size, turned
+from ovrs.data.coco import label_size, read_coco_labels
+from ovrs.data.rasters import Raster, open_image, open_labels, turned
 from ovrs.errors import DataError, shortened
 from ovrs.structures import IGNORE_LABEL
-
-__all__ = ["read_image", "read_labels", "read_pair", "read_size"]
 
 _logger = logging.getLogger(__name__)
 
@@ -81,6 +80,15 @@ def read_pair(image_path: str | Path, label_path: str | Path, card: DatasetCard)
             f"{labels.shape[1]} x {labels.shape[0]}; replace the one that is wrong."
         )
     return image, labels
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Return (height, width) of an image, or of labels of any coding, from the header of the file.
+
+    Raises:
+        DataError: no such file, or not an image.
+    """
+    return label_size(path) or rasters.read_size(path)
 
 
 def _whole(raster: Raster, path: str | Path) -> np.ndarray:

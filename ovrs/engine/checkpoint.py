@@ -50,8 +50,8 @@ class CheckpointStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def save(self, name: str, content: dict[str, Any]) -> Path:
-        """Write ``content`` as ``NAME.pth`` and point ``last_checkpoint`` to it.
+    def save(self, name: str, content: dict[str, Any], *, last: bool = True) -> Path:
+        """Write ``content`` as ``NAME.pth`` and, if it is the ``last``, point ``last_checkpoint`` to it.
 
         Raises:
             OSError: it could not be written; earlier checkpoints are untouched. The message names the file.
@@ -62,8 +62,9 @@ class CheckpointStore:
                 torch.save(content, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            with replacing(self.folder / POINTER) as temporary:
-                temporary.write_text(path.name, encoding="utf-8")
+            if last:
+                with replacing(self.folder / POINTER) as temporary:
+                    temporary.write_text(path.name, encoding="utf-8")
         except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
             raise OSError(
                 f"checkpoint {path} could not be written ({error}); earlier checkpoints are intact."
@@ -88,6 +89,39 @@ class CheckpointStore:
                 "of that folder into it, or delete it to start anew."
             )
         return path
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest ``keep`` periodic checkpoints; 0 keeps all."""
+        if keep:
+            for path in self._periodic()[keep:]:
+                path.unlink()
+
+    def load_last(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the newest checkpoint and its path, or ``None`` before the first.
+
+        A file that was cut off, by a full disk or a crash of the machine, is passed over for the one before it.
+
+        Raises:
+            WeightsError: none of them can be read; the message is the newest one's.
+        """
+        newest = self.last()
+        if newest is None:
+            return None
+        first_error = None
+        for path in [newest, *(path for path in self._periodic() if path != newest)]:
+            try:
+                content = self.load(path)
+            except WeightsError as error:
+                first_error = first_error or error
+                continue
+            if first_error:
+                logger.warning("%s Going on from the one before it, %s.", first_error, path)
+            return path, content
+        raise first_error
+
+    def _periodic(self) -> list[Path]:
+        """Return the checkpoints that were written on the way, newest first."""
+        return sorted(self.folder.glob("model_[0-9]*.pth"), reverse=True)
 
     def load(self, path: Path) -> dict[str, Any]:
         """Read a checkpoint that ``save`` wrote.

@@ -10,6 +10,8 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ovrs.config import ConfigError
+from ovrs.errors import choose
+from ovrs.evaluation.confusion import FIGURES
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
@@ -21,10 +23,11 @@ def check_solver(cfg: CfgNode) -> None:
         ConfigError: one is out of range.
     """
     at_least = {"MAX_ITER": 1, "IMS_PER_BATCH": 1, "WARMUP_ITERS": 0, "WEIGHT_DECAY": 0, "WEIGHT_DECAY_NORM": 0}
-    at_least |= {"VLM_MULTIPLIER": 0, "PRIOR_MULTIPLIER": 0, "CHECKPOINT_PERIOD": 0}
+    at_least |= {"VLM_MULTIPLIER": 0, "PRIOR_MULTIPLIER": 0, "CHECKPOINT_PERIOD": 0, "CHECKPOINT_KEEP": 0}
     for name, least in at_least.items():
         if cfg.SOLVER[name] < least:
             raise ConfigError(f"SOLVER.{name} must be at least {least}, got {cfg.SOLVER[name]}.")
+    choose("SOLVER.CHECKPOINT_BEST", cfg.SOLVER.CHECKPOINT_BEST, ("", *FIGURES))
     clipping = cfg.SOLVER.CLIP_GRADIENTS
     positive = {"BASE_LR": cfg.SOLVER.BASE_LR}
     if clipping.ENABLED:

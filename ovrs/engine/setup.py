@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessExitedException
 import ovrs
 from ovrs.config import ConfigError, import_modules, load_config
 from ovrs.engine.output import CONFIG_NAME, LOG_NAME, LOGGERS, begin_output, check_output, keep_log
-from ovrs.errors import is_expected, readable_errors
+from ovrs.errors import choose, is_expected, readable_errors
 from ovrs.inference import apply_precision, resolve_device
 
 logger = logging.getLogger(__name__)
@@ -172,10 +172,8 @@ def build_model(cfg: CfgNode, *, load_towers: bool = True) -> nn.Module:
         cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS or "none"
     apply_precision(cfg)
     device = resolve_device(cfg.MODEL.DEVICE)
-    try:
-        model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(device)
-    except (KeyError, ValueError) as error:  # registries raise the one, classes that check their arguments the other
-        raise ConfigError(str(error.args[0])) from error
+    name = choose("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, [key for key, _ in META_ARCH_REGISTRY])
+    model = META_ARCH_REGISTRY.get(name)(cfg).to(device)
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info("Model with %s parameters, %s of them trained, on %s.", f"{total:,}", f"{trained:,}", device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from ovrs.engine.output import METRICS_NAME
 from ovrs.engine.progress import PERIOD, PrintProgress
 from ovrs.engine.setup import build_model
 from ovrs.engine.testing import evaluate
-from ovrs.errors import TrainingDiverged, WeightsError
+from ovrs.errors import ConfigError, TrainingDiverged, WeightsError
 from ovrs.files import replacing
+from ovrs.heads import head_class
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,10 @@ class Trainer(TrainerBase):
         check_solver(cfg)
         self.cfg = cfg
         self.store = CheckpointStore(cfg.OUTPUT_DIR)
-        last = self.store.last() if resume else None
+        last = self.store.load_last() if resume else None
+        self.best = -math.inf
+        if not last and not cfg.MODEL.WEIGHTS:
+            _check_artefacts(cfg)
         self.seed = _common_seed(cfg)
         torch.manual_seed(self.seed)
         self.model = build_model(cfg, load_towers=not last)
@@ -61,7 +66,7 @@ class Trainer(TrainerBase):
         self.factor, self.clip = learning_rate_factor(cfg), gradient_clipper(cfg)
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         if last:
-            self._restore(last)
+            self._restore(*last)
         elif cfg.MODEL.WEIGHTS:
             load_weights(self.model, cfg.MODEL.WEIGHTS)
         if resume and not last:
@@ -118,25 +123,29 @@ class Trainer(TrainerBase):
         self.scaler.update()
         self._record(losses, waited)
 
-    def save(self, name: str) -> None:
-        """Write a checkpoint of the state after the current iteration; all processes call it together."""
+    def save(self, name: str, *, last: bool = True) -> None:
+        """Write a checkpoint of the state after the current iteration; all processes call it together.
+
+        Args:
+            name: of the file, without ending.
+            last: whether a later run goes on from it.
+        """
         if comm.is_main_process():
-            self.store.save(
-                name,
-                {
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "scaler": self.scaler.state_dict(),
-                    "iteration": self.iter + 1,
-                    "seed": self.seed,
-                },
-            )
+            content = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "iteration": self.iter + 1,
+                "seed": self.seed,
+                "best": self.best,
+            }
+            self.store.save(name, content, last=last)
+            self.store.prune(self.cfg.SOLVER.CHECKPOINT_KEEP)
         comm.synchronize()  # no process looks for the file before it is there
 
     # ------------------------------------------------------------------ parts
 
-    def _restore(self, path: Path) -> None:
-        checkpoint = self.store.load(path)
+    def _restore(self, path: Path, checkpoint: dict[str, Any]) -> None:
         load_strictly(self.model, checkpoint["model"], str(path), remedy=OTHER_CONFIG, refuse_surplus=True)
         # Rates and decays are the configuration's, so that changing them on the way has an effect.
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
@@ -148,6 +157,7 @@ class Trainer(TrainerBase):
             group.update(setting)
         self.scaler.load_state_dict(checkpoint["scaler"])
         self.start_iter, self.seed = checkpoint["iteration"], checkpoint["seed"]
+        self.best = checkpoint.get("best", self.best)
         logger.info("Resuming from %s at iteration %d of %d.", path, self.start_iter, self.max_iter)
 
     def _build_hooks(self) -> list[HookBase]:
@@ -166,7 +176,12 @@ class Trainer(TrainerBase):
         cfg.defrost()
         cfg.DATASETS.TEST = cfg.DATASETS.VAL or cfg.DATASETS.TEST
         folder = Path(cfg.OUTPUT_DIR, f"evaluation_{self.iter + 1:07d}")
-        return evaluate(cfg, self.model, folder, weights_sha256=None).results()
+        report = evaluate(cfg, self.model, folder, weights_sha256=None)
+        figure = report.average().get(cfg.SOLVER.CHECKPOINT_BEST, -math.inf)
+        if figure > self.best:
+            self.best = figure
+            self.save("model_best", last=False)
+        return report.results()
 
     def _record(self, losses: dict[str, Tensor], waited: float) -> None:
         means = comm.reduce_dict({name: loss.detach() for name, loss in losses.items()})
@@ -224,6 +239,17 @@ class _SaveCheckpoints(HookBase):
             raise Interrupted(
                 f"stopped after iteration {done} of {self.trainer.max_iter}; go on with --resume "
                 f"(checkpoint {self.trainer.store.last()})."
+            )
+
+
+def _check_artefacts(cfg: CfgNode) -> None:
+    """Refuse to train a head without the files that it needs first."""
+    for artefact in head_class(cfg).artefacts(cfg):
+        if not artefact.exists:
+            found = f"{artefact.path} does not exist" if artefact.path else "it names no file"
+            raise ConfigError(
+                f"{artefact.key}: {found}, but {cfg.MODEL.SEM_SEG_HEAD.NAME} as configured needs one before it is "
+                f"trained. Make it with {artefact.command} and set the key to it."
             )
 
 

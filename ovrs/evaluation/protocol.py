@@ -10,7 +10,6 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,8 +39,7 @@ def describe_protocol(cfg: CfgNode, dataset_name: str, vocabulary: Vocabulary, w
         cfg: the configuration of the run. It is stored whole but for ``RUN_ONLY``, keys of Detectron2 at Detectron2's
             defaults, and the options of other heads; so no key can be forgotten.
         dataset_name: a registered data set. Its metadata's ``card`` (with ``name`` and ``path``) and ``split``
-            are recorded; they are null for a set that was registered without a card, and the card's sum is null for one
-            that Detectron2's catalogue describes.
+            are recorded; a set that other code has registered has no file of a card, so no checksum of it.
         vocabulary: the classes and templates that were given to the model.
         weights_sha256: SHA-256 of the file ``MODEL.WEIGHTS``, or None for a model without one.
 
@@ -166,7 +164,7 @@ def _describe_dataset(name: str) -> dict:
     return {
         "name": name,
         "card": card.name if card else None,
-        "card_sha256": sha256_of_file(card.path) if card and Path(card.path).is_file() else None,
+        "card_sha256": sha256_of_file(card.path) if card and card.path.is_file() else None,
         "split": metadata.get("split"),
         "images": len(DatasetCatalog.get(name)),
         "class_names": list(metadata.stuff_classes),

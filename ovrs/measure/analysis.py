@@ -16,10 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ovrs.engine.setup import build_model
-from ovrs.heads import head_class
 from ovrs.heads.blocks.work import NORMS
 from ovrs.measure.original_work import TEXT_END, TEXT_NORMS, original_extra
-from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records
+from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records, use_stand_ins
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.structures import TextFeatures
 from ovrs.vocabulary import Vocabulary
@@ -134,8 +133,7 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.PRECISION.TOWERS = cfg.MODEL.PRECISION.HEAD = "fp32"  # changes no count; autocast knows no such tensors
-    for artefact in head_class(cfg).artefacts(cfg):
-        cfg.merge_from_list(list(artefact.stand_in))
+    use_stand_ins(cfg)
     cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = classes  # tensors without content need no memory
     model = build_model(cfg, load_towers=False).eval()
     parameters = count_parameters(model)
@@ -157,7 +155,7 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
     model.requires_grad_(False)  # the counter would follow gradients
     hook = model.head.register_forward_pre_hook(count_passes)
     with (
-        torch.inference_mode(),
+        torch.no_grad(),  # not inference mode, whose tensors have no version, by which caches of parameters go
         sdpa_kernel(SDPBackend.MATH),  # attention as matrix products, which are counted on every device
         FlopCounterMode(display=False) as counter,
         around_stages(model, counting),

@@ -23,7 +23,7 @@ from ovrs.config import ConfigError
 from ovrs.engine.checkpoint import load_weights
 from ovrs.engine.setup import build_model
 from ovrs.inference import resolve_device
-from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records
+from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records, use_stand_ins
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.vocabulary import TextBank
 
@@ -145,6 +145,8 @@ def _with_precision(cfg: CfgNode, precision: str) -> CfgNode:
     cfg.defrost()
     cfg.MODEL.PRECISION.TOWERS = cfg.MODEL.PRECISION.HEAD = precision
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    if not cfg.MODEL.WEIGHTS:
+        use_stand_ins(cfg)
     return cfg
 
 

@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ovrs.data.augmentation import resize_image, resized_shape
+from ovrs.heads import head_class
 from ovrs.segmenter import OpenVocabSegmenter
 
 TEXT, VLM_IMAGE, COMPANION, PRIOR, HEAD, REST = "text", "VLM image", "companion", "prior", "head", "rest"
@@ -49,6 +50,12 @@ def around_stages(model: OpenVocabSegmenter, around: Callable[[str], AbstractCon
         stack.callback(delattr, model.vlm, "encode_text")
         model.vlm.encode_text = within(model.vlm.encode_text, TEXT)
         yield
+
+
+def use_stand_ins(cfg: CfgNode) -> None:
+    """Set, in place, what makes the head do without files that must be made from data first; its work is the same."""
+    for artefact in head_class(cfg).artefacts(cfg):
+        cfg.merge_from_list(list(artefact.stand_in))
 
 
 def example_records(cfg: CfgNode, count: int, size: tuple[int, int], classes: int) -> list[dict[str, Any]]:

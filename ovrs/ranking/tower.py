@@ -71,7 +71,10 @@ class FrozenTower:
             WeightsError: see :mod:`ovrs.backbones.weights`.
         """
         node = cfg.MODEL.VLM
-        apply_precision(cfg)
+        exact = cfg.clone()
+        exact.defrost()
+        exact.MODEL.PRECISION.TF32 = False  # channels that are nearly alike must not change places
+        apply_precision(exact)
         if not node.WEIGHTS and cfg.SEED < 0:
             logger.warning("MODEL.VLM.WEIGHTS is empty and SEED negative: training will start from another tower.")
         with torch.random.fork_rng(devices=[]):

@@ -126,3 +126,14 @@ def test_evaluation_without_weights_names_the_key(monkeypatch):
     args.eval_only = True
     with pytest.raises(ConfigError, match=r"needs MODEL\.WEIGHTS"):
         train_or_evaluate(args)
+
+
+def test_options_of_a_head_are_explained(ovrs):
+    text = ovrs("config", "--help-keys", "MODEL.GSNET")
+    assert "MODEL.GSNET.FUSION" in text
+    assert "query_guided" in text
+    assert "One of" in text
+    assert "MODEL.DR_SEG" not in text
+    assert "MODEL.DR_SEG.PDGR.TOPK" in ovrs("config", "--help-keys")
+    with pytest.raises(SystemExit, match=r"no head has options MODEL\.GSNT; the nearest group is MODEL\.GSNET"):
+        ovrs("config", "--help-keys", "MODEL.GSNT")

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from ovrs.config import OPTION_GROUPS, ConfigError, Options, get_cfg, option, options_node, read_options
 from ovrs.config import register_options as register
-from ovrs.config.options import path_keys
+from ovrs.config.options import path_keys, walk_options
 
 
 @dataclass(frozen=True)
@@ -119,4 +119,4 @@ def test_group_of_another_class_is_refused_and_the_same_class_is_not():
 def test_options_that_name_files_are_found_in_all_groups():
     register("WHOLE_TEST", Whole)
     assert {"MODEL.WHOLE_TEST.PART.FILE", "MODEL.DR_SEG.SPSD.FILE"} <= set(path_keys())
-    assert list(path_keys("KEY", Whole)) == ["KEY.PART.FILE"]
+    assert [key for key, item, *_ in walk_options("KEY", Whole) if item.metadata["path"]] == ["KEY.PART.FILE"]

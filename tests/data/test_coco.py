@@ -14,6 +14,7 @@ from ovrs.data import build_train_loader, read_pair, resolve_datasets
 from ovrs.data.card import CocoEncoding, load_card
 from ovrs.data.coco import read_coco
 from ovrs.data.inspection import count_classes
+from ovrs.data.reading import read_size
 from ovrs.errors import DataError
 from ovrs.structures import IGNORE_LABEL
 
@@ -59,6 +60,12 @@ def coco(write_card):
         return card
 
     return write
+
+
+def test_size_is_known_without_painting(coco):
+    (name,) = resolve_datasets([str(coco([[(7, box(0, 0, 4, 4))]]))])
+    (record,) = DatasetCatalog.get(name)
+    assert read_size(record["sem_seg_file_name"]) == read_size(record["file_name"]) == SHAPE
 
 
 def labels_of(path, number=0):

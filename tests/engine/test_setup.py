@@ -12,12 +12,12 @@ from ovrs.engine import build_model, readable_errors
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("MODEL.META_ARCHITECTURE", "Unknown", "No object named 'Unknown'"),
-        ("MODEL.SEM_SEG_HEAD.NAME", "Unknown", "No object named 'Unknown'"),
-        ("MODEL.VLM.NAME", "Unknown", "No object named 'Unknown'"),
+        ("MODEL.META_ARCHITECTURE", "Unknown", r"MODEL\.META_ARCHITECTURE must be one of .* got 'Unknown'"),
+        ("MODEL.SEM_SEG_HEAD.NAME", "Unknown", r"MODEL\.SEM_SEG_HEAD\.NAME must be one of .* got 'Unknown'"),
+        ("MODEL.VLM.NAME", "Unknown", r"MODEL\.VLM\.NAME must be one of .* got 'Unknown'"),
         ("MODEL.PRECISION.TOWERS", "fp8", r"MODEL\.PRECISION\.TOWERS must be one of"),
-        ("MODEL.VLM.FINETUNE_IMAGE", "some", r"MODEL\.VLM\.FINETUNE_IMAGE is 'some'"),
-        ("MODEL.LOSS.NAME", "dice", r"MODEL\.LOSS\.NAME is 'dice'"),
+        ("MODEL.VLM.FINETUNE_IMAGE", "some", r"MODEL\.VLM\.FINETUNE_IMAGE must be one of .* got 'some'"),
+        ("MODEL.LOSS.NAME", "dice", r"MODEL\.LOSS\.NAME must be one of .* got 'dice'"),
         ("TEST.OUTPUT", "masks", r"TEST\.OUTPUT must be"),
         ("TEST.SLIDING_WINDOW.OVERLAP", 1.0, r"TEST\.SLIDING_WINDOW\.OVERLAP must be"),
     ],
@@ -79,3 +79,28 @@ def test_the_traceback_of_a_worker_process_is_left_out(monkeypatch):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), readable_errors():
         _ = 1 / 0
+
+
+@pytest.mark.parametrize("bug", [KeyError("vocabulary"), ValueError("not enough values to unpack")])
+def test_a_bug_in_a_new_head_keeps_its_traceback(tiny_cfg, monkeypatch, bug):
+    def fail(*_):
+        raise bug
+
+    monkeypatch.setattr("ovrs.segmenter.build_head", fail)
+    with pytest.raises(type(bug)) as caught, readable_errors():
+        build_model(tiny_cfg)
+    assert caught.value is bug
+
+
+def test_ctrl_c_ends_with_its_exit_code_and_no_traceback(capsys):
+    with pytest.raises(SystemExit) as caught, readable_errors():
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.endswith(": stopped.\n")
+
+
+def test_running_out_of_memory_says_what_to_lower():
+    with pytest.raises(SystemExit) as caught, readable_errors():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
+    assert "memory is too small for this (CUDA out of memory. Tried to allocate 20.00 GiB.)" in caught.value.code
+    assert "SOLVER.IMS_PER_BATCH" in caught.value.code

@@ -160,6 +160,45 @@ def test_resuming_with_other_trained_parameters_is_refused(run_cfg, tmp_path):
         train(run_cfg, tmp_path, resume=True)
 
 
+def test_a_truncated_checkpoint_is_passed_over_for_the_one_before_and_the_end_is_the_same(run_cfg, tmp_path, caplog):
+    run_cfg.SOLVER.MAX_ITER = 5
+    train(run_cfg, tmp_path / "straight")
+    train(run_cfg, tmp_path / "killed", kill_after=4)
+    newest = tmp_path / "killed" / "model_0000003.pth"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = train(run_cfg, tmp_path / "killed", resume=True)
+    assert resumed.start_iter == 2
+    assert "model_0000003.pth cannot be read" in caplog.text
+    assert "Going on from the one before it" in caplog.text
+    assert_same(final_state(tmp_path / "straight"), final_state(tmp_path / "killed"))
+
+
+def test_so_many_checkpoints_are_kept_and_the_best(run_cfg, tmp_path, monkeypatch):
+    run_cfg.SOLVER.MAX_ITER, run_cfg.SOLVER.CHECKPOINT_PERIOD, run_cfg.SOLVER.CHECKPOINT_KEEP = 5, 1, 2
+    run_cfg.SOLVER.CHECKPOINT_BEST, run_cfg.TEST.EVAL_PERIOD = "mIoU", 1
+    figures = iter([1.0, 3.0, 2.0, 3.0])
+
+    class Figures:
+        def average(self):
+            self.miou = next(figures, 0.0)
+            return {"mIoU": self.miou}
+
+        def results(self):
+            return {"average/mIoU": self.miou}
+
+    monkeypatch.setattr("ovrs.engine.trainer.evaluate", lambda *args, **kwargs: Figures())
+    train(run_cfg, tmp_path, kill_after=3)
+    train(run_cfg, tmp_path, resume=True)
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == [
+        "model_0000002.pth",
+        "model_0000003.pth",
+        "model_best.pth",
+        "model_final.pth",
+    ]
+    best = CheckpointStore(tmp_path).load(tmp_path / "model_best.pth")
+    assert (best["iteration"], best["best"]) == (2, 3.0)
+
+
 def test_starting_weights_are_loaded(run_cfg, tmp_path):
     train(run_cfg, tmp_path / "first")
     run_cfg.MODEL.WEIGHTS = str(tmp_path / "first" / "model_final.pth")

@@ -15,7 +15,7 @@ CARDS = [card for card in built_in_cards() if card.splits and card.source.get("f
 
 ROW = re.compile(r"^\| `(\w+)` \| (.+) \|$", re.MULTILINE)
 NUMBER = re.compile(r"`(\w+)` (not known|[\d,]+)(?: \(([\d,]+) original images\))?")
-COMMAND = re.compile(r"^python datasets/prepare\.py (\w+) --source \S", re.MULTILINE)
+COMMAND = re.compile(r"^ovrs datasets prepare (\w+) --source \S", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 
 
@@ -58,7 +58,7 @@ def test_section_says_where_to_get_the_set_its_licence_its_size_and_its_traps(ca
 
 
 def test_every_name_in_a_command_is_one_that_the_command_knows():
-    names = re.findall(r"prepare\.py (?:--check )?(\w+)", README)
+    names = re.findall(r"datasets prepare (?:--check )?(\w+)", README)
     assert len(names) > len(CARDS)
     for name in names:
         find_card(name, built_in_cards())

@@ -110,7 +110,7 @@ def test_experiments_follow_the_ranking(rank, scenes):
     assert len(curves["datasets"]) == 2
     assert curves["mean"]["top"][-1] == curves["mean"]["bottom"][-1]
     assert (pilot["images"], len(pilot["drop"])) == (2, CHANNELS)
-    names = {f"scenes_{study}.{ending}" for study in ("verify", "pilot") for ending in ("json", "md", "png")}
+    names = {f"scenes_{study}.{ending}" for study in ("verify", "pilot", "dropped") for ending in ("json", "md", "png")}
     assert {file.name for file in path.parent.iterdir()} == {"scenes.npz", *names}
     assert "| 100%   |" in output
     assert "Spearman correlation" in output
