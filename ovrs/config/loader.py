@@ -79,7 +79,7 @@ def changed_keys(cfg: CfgNode, defaults: CfgNode) -> dict[str, Any]:
             value = changed_keys(value, default)
             if value:
                 changed[key] = value
-        elif value != default:
+        elif plain(value) != plain(default):
             changed[key] = plain(value)
     return changed
 

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tqdm import tqdm
+
+from ovrs.data.inspection import evenly_spread
+from ovrs.data.reading import read_labels
+from ovrs.errors import DataError
 
 _NEIGHBOURS = 8
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -45,6 +51,26 @@ class ClassSegments:
     def spread(self) -> tuple[float, float]:
         """Standard deviation of the segments' centres in x and y, 0..0.5; of evenly spread points it is 0.29."""
         return tuple(self.centres.std(axis=0)) if len(self.sizes) else (np.nan, np.nan)
+
+
+def segments_of(name: str, sample: int = 0) -> tuple[list[ClassSegments], int]:
+    """Read the labels of a data set and return the segments of every class, and how many files were read.
+
+    Args:
+        name: a registered name, see :func:`ovrs.data.resolve_datasets`.
+        sample: number of label files to read, evenly spread over the data set; 0 for all.
+
+    Raises:
+        DataError: the data set has no labels or cannot be paired, or a label file cannot be read.
+    """
+    metadata, records = MetadataCatalog.get(name), DatasetCatalog.get(name)
+    if not metadata.sem_seg_root:
+        raise DataError(f"data set {name} has no labels to count; name a split with labels.")
+    chosen = evenly_spread(records, sample) if sample else records
+    files = tqdm([record["sem_seg_file_name"] for record in chosen], desc=f"reading labels of {name}", unit="file")
+    return class_segments((read_labels(file, metadata.card) for file in files), len(metadata.stuff_classes)), len(
+        chosen
+    )
 
 
 def class_segments(label_maps: Iterable[np.ndarray], num_classes: int) -> list[ClassSegments]:

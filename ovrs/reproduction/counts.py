@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
-from detectron2.data import MetadataCatalog
-
-from ovrs.backbones import build_vlm
 from ovrs.config import load_config
 from ovrs.config.papers import Column
 from ovrs.data import resolve_datasets
 from ovrs.measure.analysis import Analysis, analyze
+from ovrs.measure.label_sets import compare_label_sets
 from ovrs.reproduction.subject import Subject
-from ovrs.vocabulary import Vocabulary
-from ovrs.vocabulary.similarity import label_set_similarity
 from ovrs.zoo import find, is_present
 
 # Per column: what is counted, and how much one unit of the paper's column is.
@@ -65,10 +60,5 @@ def similarity(subject: Subject) -> tuple[float | None, str]:
     tower = find(cfg.MODEL.VLM.WEIGHTS)
     if tower is not None and not is_present(tower):
         return None, f"text tower {tower.name} is absent: ovrs models fetch {tower.name}"
-    names = [
-        Vocabulary.from_strings(MetadataCatalog.get(name).class_strings).names
-        for name in resolve_datasets([dataset, training], cfg.DATASETS.ROOT)
-    ]
-    vlm = build_vlm(cfg).eval()
-    with torch.inference_mode():
-        return label_set_similarity(*(vlm.encode_text(list(words)) for words in names)).similarity, ""
+    dataset, training = resolve_datasets([dataset, training], cfg.DATASETS.ROOT)
+    return compare_label_sets(cfg, [dataset], training)[dataset].similarity, ""
