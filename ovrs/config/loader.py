@@ -88,7 +88,7 @@ def plain(value: Any) -> Any:
     """Return a configuration or a value of one as dicts and lists, ready for YAML."""
     if isinstance(value, CfgNode):
         return {key: plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 # ---------------------------------------------------------------------- layers
