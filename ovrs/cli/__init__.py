@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -79,3 +80,10 @@ def add_configuration(parser: argparse.ArgumentParser, required: bool = True, de
     optional = {} if required and not default else {"nargs": "?", "default": default}
     parser.add_argument("name", metavar="NAME", help=what, **optional)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys and the values to replace theirs")
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Show what this package logs, as plain lines beside the command's own output."""
+    logger = logging.getLogger("ovrs")
+    logger.setLevel(level)
+    logger.addHandler(logging.StreamHandler())

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 
+from ovrs.cli import log_to_stderr
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -110,13 +112,12 @@ def _show(name: str) -> None:
 
 
 def _fetch(names: list[str], source: str) -> int:
-    import logging
     import sys
 
     from ovrs.errors import WeightsError
     from ovrs.zoo import fetch
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr()
     failed = 0
     for name in names:
         try:

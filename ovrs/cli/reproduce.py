@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 
+from ovrs.cli import log_to_stderr
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     if args.table is None:
         _print_tables(load_paper(args.paper) if args.paper else None)
         return
-    logging.basicConfig(level=logging.INFO if args.evaluate else logging.WARNING, format="%(message)s")
+    log_to_stderr(logging.INFO if args.evaluate else logging.ERROR)
     where = (args.paper, args.table, args.row)
     if args.evaluate:
         run_table(*where, overrides=args.overrides)

@@ -18,8 +18,9 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import logging
 from typing import TYPE_CHECKING
+
+from ovrs.cli import log_to_stderr
 
 if TYPE_CHECKING:
     from ovrs.preparation import CheckReport
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("NAME and --source belong together: what to prepare, and the download that it is made from.")
     if args.workers < 0:
         raise UserError(f"--workers must be at least 1 (or 0 for one per core), got {args.workers}.")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr()
 
     if args.list:
         _print_list()
