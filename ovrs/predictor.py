@@ -78,7 +78,7 @@ class Predictor:
         self.model = build_model(cfg).eval()
         if cfg.MODEL.WEIGHTS:
             load_weights(self.model, cfg.MODEL.WEIGHTS)
-        elif any(True for _ in self.model.head.parameters()):
+        elif self.model.head.needs_training:
             raise ConfigError(
                 f"MODEL.WEIGHTS is empty, and {cfg.MODEL.SEM_SEG_HEAD.NAME} predicts nothing of use before it is "
                 "trained: name a checkpoint, or a model that needs no training."

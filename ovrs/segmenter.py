@@ -16,13 +16,14 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ovrs.backbones import Tower, build_towers
-from ovrs.errors import VocabularyError, choose
+from ovrs.errors import ConfigError, VocabularyError, choose
 from ovrs.heads import Head, build_head
 from ovrs.inference import Plan, ScoreMap, SlidingWindow, WholeImage
+from ovrs.inference.refine import Refiner, build_refiner
 from ovrs.losses import build_loss
 from ovrs.scores import ScoreRule, enlarge
-from ovrs.structures import IGNORE_LABEL, Sample, TextFeatures, TowerFeatures
-from ovrs.vocabulary import TextBank, Vocabulary
+from ovrs.structures import IGNORE_LABEL, Sample, TextFeatures, TowerFeatures, TowerRequest
+from ovrs.vocabulary import TextBank, Vocabulary, words_of
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Features = dict[str, TowerFeatures]
@@ -36,11 +37,13 @@ class EncodedImages:
         own: (height, width) of the images as the model saw them.
         wanted: (height, width) of their results.
         batches: (keys, features) of every batch of views, see :mod:`ovrs.inference.views`.
+        guide: what the post-processor needs of the images.
     """
 
     own: list[tuple[int, int]]
     wanted: list[tuple[int, int]]
     batches: Iterable[tuple[list[Any], Features]]
+    guide: Any = None
 
 
 class Segmentation(dict):
@@ -86,9 +89,11 @@ class OpenVocabSegmenter(nn.Module):
         size_divisibility: training images are padded to a multiple of this.
         default_classes: class strings of samples that bring neither classes nor a data set.
         default_dataset: the data set of such samples, where there are no ``default_classes``.
+        refiner: post-processor of scores.
         threshold: pixels whose best probability is below it are ``background``; 0 for none.
-        background: the class that they get, by name; where the vocabulary has no such class they get the label
-            after the last one ("other").
+        thresholds: {data set: other threshold}.
+        background: the class that they get, by one of its words, or of several separated by ``|``; a vocabulary
+            without it gets one label more, after the last ("other").
         keep_scores: whether results hold ``sem_seg`` from the start.
     """
 
@@ -110,7 +115,9 @@ class OpenVocabSegmenter(nn.Module):
         size_divisibility: int = 32,
         default_classes: Sequence[str] = (),
         default_dataset: str = "",
+        refiner: Refiner | None = None,
         threshold: float = 0.0,
+        thresholds: Mapping[str, float] = {},
         background: str = "",
         keep_scores: bool = False,
     ) -> None:
@@ -123,7 +130,8 @@ class OpenVocabSegmenter(nn.Module):
         self.text_bank, self.templates, self.plan = text_bank, tuple(templates), plan
         self.size_divisibility, self.keep_scores = size_divisibility, keep_scores
         self.default_classes, self.default_dataset = tuple(default_classes), default_dataset
-        self.threshold, self.background = threshold, background
+        self.refiner = refiner
+        self.threshold, self.thresholds, self.background = threshold, dict(thresholds), background
         self.tower_dtype = _DTYPES[choose("MODEL.PRECISION.TOWERS", tower_precision, tuple(_DTYPES))]
         self.head_dtype = _DTYPES[choose("MODEL.PRECISION.HEAD", head_precision, tuple(_DTYPES))]
 
@@ -140,11 +148,12 @@ class OpenVocabSegmenter(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Build every part. With ``MODEL.WEIGHTS`` set, that file fills the towers too: nothing is fetched for them."""
         towers = build_towers(cfg, load_weights=not cfg.MODEL.WEIGHTS)
+        shapes = {name: tower.spec for name, tower in towers.items()}
         nodes = {name: cfg.MODEL[name.upper()] for name in towers}
         choose("TEST.OUTPUT", cfg.TEST.OUTPUT, ("labels", "scores"))
         return {
             "towers": towers,
-            "head": build_head(cfg, {name: tower.spec for name, tower in towers.items()}),
+            "head": build_head(cfg, shapes),
             "criterion": build_loss(cfg.MODEL.LOSS.NAME, cfg.MODEL.LOSS.IGNORE_MODE, cfg.MODEL.LOSS.NORMALISE_BY),
             "text_bank": TextBank(cfg.VOCABULARY.SYNONYMS),
             "templates": Vocabulary.templates_of(cfg),
@@ -161,7 +170,9 @@ class OpenVocabSegmenter(nn.Module):
             "default_dataset": next(
                 (sets[0] for sets in (cfg.DATASETS.TEST, cfg.DATASETS.TRAIN) if len(sets) == 1), ""
             ),
+            "refiner": build_refiner(cfg, shapes),
             "threshold": cfg.TEST.THRESHOLD,
+            "thresholds": _pairs(cfg.TEST.THRESHOLDS),
             "background": cfg.TEST.BACKGROUND,
             "keep_scores": cfg.TEST.OUTPUT == "scores",
         }
@@ -189,22 +200,24 @@ class OpenVocabSegmenter(nn.Module):
         Raises:
             VocabularyError: a sample without classes, or with classes that cannot be used.
         """
-        groups: dict[tuple[str, ...], list[int]] = {}
+        groups: dict[tuple[tuple[str, ...], str | None], list[int]] = {}
         for index, sample in enumerate(batched_inputs):
-            groups.setdefault(self._class_strings(sample), []).append(index)
+            dataset = sample.get("dataset") if sample.get("dataset") in self.thresholds else None
+            groups.setdefault((self._class_strings(sample), dataset), []).append(index)
 
         if self.training:
             # Each vocabulary's mean counts by its number of images.
             losses = [
                 self._loss([batched_inputs[i] for i in indices], self.vocabulary(classes)) * len(indices)
-                for classes, indices in groups.items()
+                for (classes, _), indices in groups.items()
             ]
             return {"loss_sem_seg": torch.stack(losses).sum() / len(batched_inputs)}
 
         results: list[Segmentation | None] = [None] * len(batched_inputs)
-        for classes, indices in groups.items():
-            encoded = self.encode([batched_inputs[i] for i in indices])
-            for index, found in zip(indices, self.decode(encoded, self.vocabulary(classes)), strict=True):
+        for (classes, dataset), indices in groups.items():
+            encoded, vocabulary = self.encode([batched_inputs[i] for i in indices]), self.vocabulary(classes)
+            rule = self.rule(vocabulary, dataset=dataset)
+            for index, found in zip(indices, self.decode(encoded, vocabulary, rule), strict=True):
                 results[index] = found
         return results
 
@@ -217,7 +230,7 @@ class OpenVocabSegmenter(nn.Module):
     def embed(self, images: Tensor) -> Features:
         """Return what the head asks of every tower, for normalised [B, 3, H, W] images."""
         with self._autocast(self.tower_dtype):
-            return {name: self._tower_features(name, images) for name in self.requests}
+            return {name: self._tower_features(name, images, request) for name, request in self.requests.items()}
 
     def classify(self, features: Features, vocabulary: Vocabulary) -> Tensor:
         """Return the head's logits, [B, T, h, w] (or a row per word, see ``head.rule``)."""
@@ -251,15 +264,17 @@ class OpenVocabSegmenter(nn.Module):
             for sample, (height, width) in zip(samples, own, strict=True)
         ]
         batches = ((keys, self.embed(views)) for keys, views in self.plan.views(images))
-        return EncodedImages(own, wanted, list(batches) if keep else batches)
+        guide = self.refiner.guide(images, self._look) if self.refiner else None
+        return EncodedImages(own, wanted, list(batches) if keep else batches, guide)
 
     def score_maps(self, encoded: EncodedImages, vocabulary: Vocabulary) -> list[ScoreMap]:
-        """Return the scores of every image, [T or Q, h, w], in the meaning of ``head.rule``."""
+        """Return the scores of every image, [T or Q, h, w], in the meaning of :meth:`rule`."""
         scored = (
-            (keys, self.head.rule.scores(self.plan.enlarged(self.classify(features, vocabulary).float())))
+            (keys, self.head.rule.scores(self.plan.enlarged(keys, self.classify(features, vocabulary).float())))
             for keys, features in encoded.batches
         )
-        return self.plan.merge(encoded.own, encoded.wanted, scored)
+        maps = self.plan.merge(encoded.own, encoded.wanted, scored)
+        return self.refiner(maps, encoded.guide, self.head.rule) if self.refiner else maps
 
     def decode(
         self, encoded: EncodedImages, vocabulary: Vocabulary, rule: ScoreRule | None = None
@@ -272,12 +287,20 @@ class OpenVocabSegmenter(nn.Module):
                 result["sem_seg"]
         return results
 
-    def rule(self, vocabulary: Vocabulary, threshold: float | None = None) -> ScoreRule:
-        """Return the head's rule with a threshold (``None``: the model's) and the background class of a vocabulary."""
-        threshold = self.threshold if threshold is None else threshold
-        names = vocabulary.names
-        below = names.index(self.background) if self.background in names else None
-        return replace(self.head.rule, threshold=threshold, below=below)
+    def rule(self, vocabulary: Vocabulary, threshold: float | None = None, dataset: str | None = None) -> ScoreRule:
+        """Return what scores mean, with a threshold and the background class of a vocabulary.
+
+        Args:
+            vocabulary: the classes.
+            threshold: ``None`` takes the model's own for ``dataset``.
+            dataset: registered name, where the images belong to a data set.
+        """
+        rule = self.refiner.rule(self.head.rule) if self.refiner else self.head.rule
+        if threshold is None:
+            threshold = self.thresholds.get(dataset, self.threshold)
+        wanted = set(words_of(self.background)) if self.background else set()
+        below = next((index for index, words in enumerate(vocabulary.synonyms) if wanted.intersection(words)), None)
+        return replace(rule, threshold=threshold, below=below)
 
     # ------------------------------------------------------------------ parts
 
@@ -291,7 +314,11 @@ class OpenVocabSegmenter(nn.Module):
             labelled = torch.stack([sample["labelled_classes"] for sample in samples]).to(self.device)
         return self.criterion(self.classify(self.embed(images), vocabulary), labels, labelled)
 
-    def _tower_features(self, name: str, images: Tensor) -> TowerFeatures:
+    def _look(self, name: str, images: Tensor) -> TowerFeatures:
+        with self._autocast(self.tower_dtype):
+            return self._tower_features(name, images, self.refiner.requests[name])
+
+    def _tower_features(self, name: str, images: Tensor, request: TowerRequest) -> TowerFeatures:
         tower = getattr(self, name)
         if name in self._own_statistics:
             images = images * getattr(self, f"{name}_scale") + getattr(self, f"{name}_shift")
@@ -300,7 +327,7 @@ class OpenVocabSegmenter(nn.Module):
             images = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
         trains = any(parameter.requires_grad for parameter in tower.image_parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            return tower(images, self.requests[name]).float()
+            return tower(images, request).float()
 
     def _autocast(self, dtype: torch.dtype) -> contextlib.AbstractContextManager:
         if dtype == torch.float32:
@@ -331,8 +358,19 @@ def build_plan(cfg: CfgNode) -> Plan:
     """Return how images become views under ``TEST``."""
     node = cfg.TEST.SLIDING_WINDOW
     if node.ENABLED:
-        return SlidingWindow(node.CANVAS, node.KERNEL, node.OVERLAP, node.GLOBAL_VIEW, node.BATCH_SIZE)
+        return SlidingWindow(node.CANVAS, node.KERNEL, node.OVERLAP, node.GLOBAL_VIEW, node.BATCH_SIZE, node.FIT)
     return WholeImage(cfg.INPUT.SIZE_DIVISIBILITY, cfg.TEST.CROP_PADDING, node.BATCH_SIZE)
+
+
+def _pairs(values: Sequence[Any]) -> dict[str, float]:
+    names, numbers = values[::2], values[1::2]
+    if (
+        len(names) != len(numbers)
+        or not all(isinstance(n, str) for n in names)
+        or any(isinstance(n, str) for n in numbers)
+    ):
+        raise ConfigError(f"TEST.THRESHOLDS must be [data set, number, data set, number, ...], got {list(values)}.")
+    return dict(zip(names, map(float, numbers), strict=True))
 
 
 def _channels(values: Sequence[float]) -> Tensor:

@@ -77,6 +77,8 @@ class TowerRequest:
             tower's own width (priors). ``none``: no dense map, and no block beyond the last wanted one is run.
         token: whether the image's class token is wanted.
         last_block: whether the last block is wanted as a thing that the head runs itself, with its own attention.
+        attention: indices of earlier blocks of a CLIP tower whose queries and keys are wanted.
+        pixels: whether the images themselves, as the tower gets them, are wanted.
         rotations: whether dense maps of the image under the other three quarter turns are wanted too.
     """
 
@@ -84,6 +86,8 @@ class TowerRequest:
     dense: DenseForm = "final_norm"
     token: bool = False
     last_block: bool = False
+    attention: tuple[int, ...] = ()
+    pixels: bool = False
     rotations: bool = False
 
 
@@ -131,6 +135,8 @@ class TowerFeatures:
             of a CLIP tower, the final-norm output of a prior.
         token: [B, C or W] class token after the final norm (and projection), or ``None``.
         last_block: see :class:`LastBlock`; or ``None``.
+        attention: {block index: (queries, keys)} of the asked-for blocks, each [B, heads, 1 + h * w, d], not scaled.
+        pixels: [B, 3, H, W] normalised images, or ``None``.
         rotated: [B, ROTATIONS, C, h, w] dense maps under 0, 90, 180 and 270 degrees, each turned back, so that a cell
             is the same place in all four; or ``None``.
     """
@@ -139,14 +145,17 @@ class TowerFeatures:
     blocks: dict[int, Tensor] = field(default_factory=dict)
     token: Tensor | None = None
     last_block: LastBlock | None = None
+    attention: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    pixels: Tensor | None = None
     rotated: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TowerFeatures:
         """Return the features with every tensor changed."""
-        tensors = {name: getattr(self, name) for name in ("dense", "token", "rotated")}
+        tensors = {name: getattr(self, name) for name in ("dense", "token", "pixels", "rotated")}
         return TowerFeatures(
             **{name: value if value is None else change(value) for name, value in tensors.items()},
             blocks={index: change(block) for index, block in self.blocks.items()},
+            attention={index: (change(q), change(k)) for index, (q, k) in self.attention.items()},
             last_block=self.last_block and replace(self.last_block, input=change(self.last_block.input)),
         )
 

@@ -49,19 +49,20 @@ class Tower(nn.Module, ABC):
             ConfigError: the tower cannot give it.
         """
         self.check(request)
-        return self._rotated(image, request) if request.rotations else self.encode(image, request)
+        features = self._rotated(image, request) if request.rotations else self.encode(image, request)
+        return replace(features, pixels=image) if request.pixels else features
 
     def check(self, request: TowerRequest) -> None:
         """Raise a ``ConfigError`` if the tower cannot give what ``request`` asks for."""
         choose(f"TowerRequest.dense of {type(self).__name__}", request.dense, self.dense_forms)
-        unknown = [index for index in request.blocks if not 0 <= index < self.spec.depth]
+        unknown = [index for index in (*request.blocks, *request.attention) if not 0 <= index < self.spec.depth]
         if unknown:
             raise ConfigError(
                 f"blocks {unknown} of {type(self).__name__} asked for; a tower of {self.spec.depth} has "
                 f"0..{self.spec.depth - 1} to offer."
             )
-        if request.last_block and not self.has_last_block:
-            raise ConfigError(f"{type(self).__name__} does not hand out its last block; CLIP image towers do.")
+        if (request.last_block or request.attention) and not self.has_last_block:
+            raise ConfigError(f"{type(self).__name__} does not hand out its last block or attention; CLIP towers do.")
         if request.rotations and request.dense == "none":
             raise ConfigError("TowerRequest.rotations turns dense maps, but TowerRequest.dense is 'none'.")
 

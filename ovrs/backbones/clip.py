@@ -20,7 +20,7 @@ from ovrs.backbones.attention import split_fused_attention, use_split_attention
 from ovrs.backbones.base import VLM, VLM_REGISTRY, any_trains
 from ovrs.backbones.clip_image import ClipImageTower, has_dense_form, spec_of
 from ovrs.backbones.finetune import VLM_MODES, set_trainable
-from ovrs.backbones.position_embedding import adapt_position_embedding
+from ovrs.backbones.position_embedding import PositionTables, Rule, adapt_position_embedding
 from ovrs.backbones.state_dict import load_strictly, read_state_dict
 from ovrs.backbones.weights import choose_activation, fetch, find_entry
 from ovrs.errors import ConfigError, VocabularyError, WeightsError, choose
@@ -42,6 +42,7 @@ class OpenClipVLM(ClipImageTower, VLM):
         finetune_image: a mode of ``ovrs.backbones.finetune.VLM_MODES``.
         finetune_text: likewise.
         recompute: whether training keeps only the blocks' outputs and computes the rest again for the gradient.
+        positions: how positions are resized, see :func:`ovrs.backbones.position_embedding.adapt_position_embedding`.
 
     Raises:
         WeightsError: the image tower is not a plain ViT with class token and projection.
@@ -56,8 +57,10 @@ class OpenClipVLM(ClipImageTower, VLM):
         finetune_image: str = "frozen",
         finetune_text: str = "frozen",
         recompute: bool = False,
+        positions: Rule = "size",
     ) -> None:
         super().__init__()
+        self._positions = PositionTables(positions)
         if not has_dense_form(clip.visual):
             raise WeightsError(
                 f"MODEL.VLM.ARCH: the image tower {type(clip.visual).__name__} is not a plain ViT with a class token "
@@ -83,6 +86,7 @@ class OpenClipVLM(ClipImageTower, VLM):
             "finetune_image": node.FINETUNE_IMAGE,
             "finetune_text": node.FINETUNE_TEXT,
             "recompute": node.RECOMPUTE,
+            "positions": "dino" if node.POSITION_EMBEDDING == "runtime_dino" else "size",
         }
 
     @property
@@ -255,7 +259,7 @@ class StrictTokenizer:
 
 def _settle_position_embedding(visual: VisionTransformer, rule: str, input_size: int) -> None:
     """Resize the position embedding to the input's grid for good, where the configuration wants it (PEA)."""
-    if choose("MODEL.VLM.POSITION_EMBEDDING", rule, ("runtime", "adapted")) == "runtime":
+    if choose("MODEL.VLM.POSITION_EMBEDDING", rule, ("runtime", "runtime_dino", "adapted")) != "adapted":
         return
     if not input_size:
         raise ConfigError(

@@ -45,11 +45,14 @@ class ClipImageTower(Tower):
         blocks = visual.transformer.resblocks
         last = len(blocks) - 1
         dense, plain = request.dense != "none", request.token or last in request.blocks
-        stop = last if dense or plain or request.last_block else max(request.blocks, default=-1) + 1
+        whole = dense or plain or request.last_block
+        stop = last if whole else max((*request.blocks, *request.attention), default=-1) + 1
 
         x, grid = self._embed(image)
-        outputs = {}
+        outputs, attention = {}, {}
         for index in range(stop):
+            if index in request.attention:
+                attention[index] = blocks[index].attn.qkv(blocks[index].ln_1(x))[:2]
             x = self._run(blocks[index], x)
             if index in request.blocks:
                 outputs[index] = as_map(x[:, 1:], grid)
@@ -61,7 +64,7 @@ class ClipImageTower(Tower):
             if last in request.blocks:
                 outputs[last] = as_map(x[:, 1:], grid)
             token = _joint(visual, x[:, 0]) if request.token else None
-        return TowerFeatures(dense_map, outputs, token, last_block)
+        return TowerFeatures(dense_map, outputs, token, last_block, attention)
 
     def _embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the [B, 1 + h * w, W] tokens that enter the first block, and the grid (h, w)."""

@@ -18,7 +18,7 @@ from ovrs.config.options import OPTION_GROUPS, options_node
 # themselves.
 PATH_KEYS = ("MODEL.VLM.ARCH", "MODEL.COMPANION.ARCH")
 # Modules whose import registers option groups; they enter as those of other packages do.
-BUILT_IN = ("ovrs.heads",)
+BUILT_IN = ("ovrs.heads", "ovrs.inference.refine")
 
 # CLIP's image statistics on the 0..255 scale, RGB.
 CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
@@ -54,7 +54,8 @@ def _add_model(cfg: CfgNode) -> None:
     model.VLM.ACTIVATION = ""  # "quick_gelu" or "gelu"; "" takes what the weights were trained with
     model.VLM.INPUT_SIZE = 384  # side of the square that images are resized to; 0 keeps their size
     # "adapted": the position embedding is resized to INPUT_SIZE once and for all when the model is built, and trains
-    # and is stored so (HG-RSOVSSeg); "runtime": it keeps the size of the weights and is resized in every pass.
+    # and is stored so (HG-RSOVSSeg); "runtime": it keeps the size of the weights and is resized for every grid, by
+    # the ratio of the sizes; "runtime_dino": by DINO's slightly larger factor (training-free methods).
     model.VLM.POSITION_EMBEDDING = "runtime"
     model.VLM.FINETUNE_IMAGE = "attention"  # see ovrs.backbones.finetune
     model.VLM.FINETUNE_TEXT = "attention"
@@ -184,7 +185,11 @@ def _add_test(cfg: CfgNode) -> None:
     cfg.TEST.CROP_PADDING = True
     cfg.TEST.OUTPUT = "labels"  # "labels": class index and score per pixel; "scores": [T, H, W] in "sem_seg" too
     cfg.TEST.THRESHOLD = 0.0  # pixels whose best probability is below it become ...
-    cfg.TEST.BACKGROUND = ""  # ... this class, by name; a vocabulary without it gets one label more, "other"
+    cfg.TEST.THRESHOLDS = []  # other thresholds by data set: [name, value, name, value, ...]
+    cfg.TEST.BACKGROUND = (
+        ""  # ... this class, by one of its words ("a|b": or another); without it one label more, "other"
+    )
+    cfg.TEST.REFINE = ""  # post-processor of scores: "coninfer" (MODEL.CONINFER), "pamr" (MODEL.PAMR), or "" for none
     cfg.TEST.SLIDING_WINDOW = node = CfgNode()
     node.ENABLED = True
     node.CANVAS = 640  # images are squashed to this square first; 0 tiles them at their own size
@@ -192,6 +197,9 @@ def _add_test(cfg: CfgNode) -> None:
     node.OVERLAP = 0.333  # fraction of the kernel that neighbouring windows share
     node.GLOBAL_VIEW = True  # average with one view of the whole image, at equal weight
     node.BATCH_SIZE = 8  # windows, of one or many images, in one pass
+    # Images smaller than a window (with CANVAS 0): 0 pads them to one; n shrinks the window to the image, padded evenly
+    # to a multiple of n.
+    node.FIT = 0
 
 
 def get_cfg() -> CfgNode:

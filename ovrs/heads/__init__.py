@@ -2,19 +2,25 @@
 
 from ovrs.heads.base import Artefact, Head, HeadContext, build_head, head_class, list_heads, register_head
 from ovrs.heads.cat_seg import CATSegHead
+from ovrs.heads.clip_attention import ClipAttentionHead
 from ovrs.heads.dr_seg import DRSegHead
 from ovrs.heads.gsnet import GSNetHead
 from ovrs.heads.hg_rsovsseg import HGRSOVSSegHead
+from ovrs.heads.pi_seg import PiSegHead
+from ovrs.heads.proxy_clip import ProxyClipHead
 from ovrs.heads.rskt_seg import RSKTSegHead
 
 __all__ = [
     "Artefact",
     "CATSegHead",
+    "ClipAttentionHead",
     "DRSegHead",
     "GSNetHead",
     "HGRSOVSSegHead",
     "Head",
     "HeadContext",
+    "PiSegHead",
+    "ProxyClipHead",
     "RSKTSegHead",
     "build_head",
     "head_class",

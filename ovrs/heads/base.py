@@ -104,11 +104,13 @@ class Head(nn.Module, ABC):
 
     Attributes:
         rule: how its logits become probabilities and labels.
+        needs_training: whether it says nothing of use before a checkpoint fills it.
     """
 
     group: ClassVar[str] = ""  # MODEL.<group> holds its options
     options: ClassVar[type[Options]] = Options
     rule: ScoreRule = ScoreRule()
+    needs_training: ClassVar[bool] = True
 
     @classmethod
     def artefacts(cls, cfg: CfgNode) -> tuple[Artefact, ...]:
@@ -193,7 +195,7 @@ def build_head(cfg: CfgNode, towers: Mapping[str, TowerSpec]) -> Head:
             f"{TOWER_KEYS[tower]} is set, but {name} as configured asks for nothing of the tower {tower!r}: switch on "
             f"the option that reads it, or set {TOWER_KEYS[tower]} to ''."
         )
-    if any(True for _ in head.parameters()):  # one that nothing trains has a rule of its own
+    if head.needs_training:  # the others have a rule of their own
         head.rule = replace(head.rule, activation=ACTIVATIONS.get(cfg.MODEL.LOSS.NAME, head.rule.activation))
     return head
 

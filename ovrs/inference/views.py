@@ -38,8 +38,8 @@ class Plan(Protocol):
         """Yield (keys, views [N, 3, h, w]) of normalised [3, H, W] images; a key says what its view shows."""
         ...
 
-    def enlarged(self, logits: Tensor) -> Tensor:
-        """Bring a batch of views' logits to the resolution at which their scores are put together."""
+    def enlarged(self, keys: Sequence[Any], logits: Tensor) -> Tensor:
+        """Bring the logits of a batch of views to the resolution at which their scores are put together."""
         ...
 
     def merge(

@@ -42,7 +42,7 @@ class WholeImage:
                 ]
                 yield keys, torch.stack(padded)
 
-    def enlarged(self, logits: Tensor) -> Tensor:
+    def enlarged(self, keys: Sequence[int], logits: Tensor) -> Tensor:
         """Scores stay as small as the model makes them: all classes at full size may take gigabytes."""
         return logits
 

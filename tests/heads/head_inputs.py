@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ovrs.config.options import options_node, read_options
 from ovrs.heads import CATSegHead, DRSegHead, GSNetHead, Head, HeadContext, RSKTSegHead
-from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
+from ovrs.structures import LastBlock, TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
 VLM = TowerSpec(width=24, depth=6, patch_size=16, input_size=96, joint_dim=16)  # 6 x 6 cells
 PRIOR = TowerSpec(width=20, depth=6, patch_size=8, input_size=96)  # 12 x 12 cells
@@ -112,6 +112,32 @@ def small_dr_seg(
     return small(DRSegHead, towers, **{"num_layers": 2, **options})
 
 
+@dataclass(frozen=True)
+class RandomLastBlock(LastBlock):
+    """A last block of two heads and random weights."""
+
+    inward: Tensor  # [W, 3 W]
+    outward: Tensor  # [W, W]
+    projection: Tensor  # [W, C]
+
+    @classmethod
+    def of(cls, tower: TowerSpec, images: int, grid: tuple[int, int], generator: torch.Generator) -> RandomLastBlock:
+        width = tower.width
+        shapes = ((width, 3 * width), (width, width), (width, tower.joint_dim))
+        tokens = torch.randn(images, 1 + grid[0] * grid[1], width, generator=generator)
+        return cls(tokens, grid, *(torch.randn(*shape, generator=generator) / width**0.5 for shape in shapes))
+
+    def qkv(self) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(x.unflatten(-1, (2, -1)).transpose(1, 2) for x in (self.input @ self.inward).chunk(3, dim=-1))
+
+    def close(self, mixed: Tensor, *, residual: bool = False) -> Tensor:
+        x = mixed.transpose(1, 2).flatten(2) @ self.outward
+        return self.input + x if residual else x
+
+    def joint(self, tokens: Tensor) -> Tensor:
+        return F.layer_norm(tokens, tokens.shape[-1:]) @ self.projection
+
+
 def random_inputs(
     head: Head,
     vlm: TowerSpec = VLM,
@@ -131,7 +157,6 @@ def random_inputs(
 
     def features(name: str, request: TowerRequest) -> TowerFeatures:
         tower = specs[name]
-        assert not request.last_block, "a head that runs a block itself needs a tower"
         side = tower.input_size // tower.patch_size
         size = grids.get(name) or (side, side)
         joint = tower.width if request.dense == "final_norm" else tower.joint_dim
@@ -144,6 +169,7 @@ def random_inputs(
             dense=dense,
             blocks={block: maps(tower.width) for block in request.blocks},
             token=torch.randn(images, joint, generator=generator) if request.token else None,
+            last_block=RandomLastBlock.of(tower, images, size, generator) if request.last_block else None,
             rotated=torch.stack([dense, *(maps(joint) for _ in range(3))], dim=1) if request.rotations else None,
         )
 

@@ -25,6 +25,11 @@ def cosine_cost(image: Tensor, text: Tensor) -> Tensor:
         return torch.einsum("bchw,tpc->btphw", F.normalize(image.to(dtype), dim=1), text.to(dtype))
 
 
+def word_cosines(image: Tensor, words: Tensor) -> Tensor:
+    """Return the cosine similarity of every pixel and every word, [B, Q, h, w], of unit embeddings [Q, C]."""
+    return cosine_cost(image, words[:, None]).squeeze(2)
+
+
 def rotation_cost(rotated: Tensor, text: Tensor) -> Tensor:
     """Return the cosine similarity of every class and every pixel under every rotation (RSKT-Seg; Eq. 10 of DR-Seg).
 
