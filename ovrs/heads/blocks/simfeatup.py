@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.backbones.state_dict import load_strictly, read_state_dict
-from ovrs.backbones.weights import fetch
+from ovrs.zoo import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def load_simfeatup(upsampler: SimFeatUp, weights: str, key: str) -> None:
     if not weights:
         logger.warning("SimFeatUp: random weights (%s is empty)", key)
         return
-    path = fetch(weights, key.rpartition(".")[0])
+    path = resolve(weights, key)
     state = read_state_dict(path)
     own = {name.removeprefix(_RELEASED): tensor.float() for name, tensor in state.items() if name.startswith(_RELEASED)}
     remedy = f"Is the file of the kind that {key.removesuffix('_WEIGHTS')} names, and for a CLIP of this width?"
