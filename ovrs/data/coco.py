@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ovrs.data.card import CocoEncoding, DatasetCard
+from ovrs.data.card import DatasetCard
+from ovrs.data.encodings import CocoEncoding
 from ovrs.errors import DataError, nearest, shortened
 
 _LINK = "#"  # between the annotation file and the id of an image: the name of its labels

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from ovrs.data.card import CocoEncoding, DatasetCard, Split
+from ovrs.data.card import DatasetCard, Split
 from ovrs.data.coco import label_name, read_coco
+from ovrs.data.encodings import CocoEncoding
 from ovrs.errors import DataError, shortened
 
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"  # byte order mark and spaces of no width, which editors leave in files

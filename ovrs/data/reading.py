@@ -11,8 +11,9 @@ from PIL import Image
 from torch.utils.data import get_worker_info
 
 from ovrs.data import rasters
-from ovrs.data.card import CocoEncoding, ColourEncoding, DatasetCard, IdEncoding
+from ovrs.data.card import DatasetCard
 from ovrs.data.coco import label_size, read_coco_labels
+from ovrs.data.encodings import CocoEncoding, ColourEncoding, IdEncoding
 from ovrs.data.rasters import Raster, open_image, open_labels, turned
 from ovrs.errors import DataError, shortened
 from ovrs.structures import IGNORE_LABEL

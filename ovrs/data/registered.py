@@ -10,7 +10,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovrs.data.card import MAX_CLASSES, DatasetCard, IdEncoding
+from ovrs.data.card import MAX_CLASSES, DatasetCard
+from ovrs.data.encodings import IdEncoding
 from ovrs.data.pairing import Record
 from ovrs.errors import DataError, VocabularyError, shortened
 from ovrs.structures import IGNORE_LABEL

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ovrs.data.card import DatasetCard, IdEncoding
+from ovrs.data.card import DatasetCard
+from ovrs.data.encodings import IdEncoding
 from ovrs.data.rasters import Raster, open_labels
 from ovrs.errors import DataError, nearest, shortened
 from ovrs.preparation.sources import Member

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import ovrs
-from ovrs.data.card import DatasetCard, IdEncoding
+from ovrs.data.card import DatasetCard
+from ovrs.data.encodings import IdEncoding
 from ovrs.errors import DataError, shortened
 from ovrs.files import replacing
 from ovrs.preparation.jobs import Job, JobResult

@@ -8,34 +8,33 @@ import logging
 import os
 import re
 import shutil
-import stat
 import tarfile
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from ovrs.errors import DataError, shortened
+from ovrs.preparation.archives import (
+    ARCHIVES,
+    intact,
+    is_archive,
+    opened_zip,
+    regular_files,
+    tar_members,
+    without_ending,
+    zip_members,
+)
 from ovrs.preparation.space import require_space
 
 Key = str | tuple[str, ...]
 
-MAX_MEMBER_BYTES = 4 << 30  # no image of these data sets comes near; what claims more is damaged or hostile
 _IN_MEMORY = 64 << 20  # packed TIFFs up to this size are unpacked in memory; larger ones are entered through GDAL
 SCRATCH_PREFIX = ".ovrs-unpacked-"
 
-_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_ARCHIVES = (".zip", ".tar", *_COMPRESSED_TARS)
-_TAR_BLOCK = 512
 _CHUNK = 1 << 20
-# What zipfile, tarfile and the decompressors raise on damaged, encrypted or exotic files.
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
-
 logger = logging.getLogger(__name__)
 
 
@@ -100,7 +99,7 @@ class Member:
         Raises:
             DataError: damaged, shorter or longer than announced, encrypted, or packed by an unknown method.
         """
-        with self.open() as stream, _intact(str(self)):
+        with self.open() as stream, intact(str(self)):
             content = stream.read(self.size + 1)
         if len(content) != self.size:
             raise DataError(f"{self} has {len(content)} bytes instead of {self.size}; it is damaged, fetch it again.")
@@ -109,13 +108,13 @@ class Member:
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """Open for reading; the stream seeks, and headers are read without the rest where the format allows."""
-        with _intact(str(self)):
+        with intact(str(self)):
             if self.offset is not None:
                 with self.file.open("rb") as archive:
                     archive.seek(self.offset)
                     stream: BinaryIO = io.BytesIO(archive.read(self.size))
             elif self.entry is not None:
-                stream = _opened_zip(self.file).open(self.entry)  # type: ignore[assignment]
+                stream = opened_zip(self.file).open(self.entry)  # type: ignore[assignment]
             else:
                 stream = self.file.open("rb")
         with stream:
@@ -154,19 +153,19 @@ class Source:
                 if path.is_dir():
                     self._scan_folder(path)
                 elif path.is_file():
-                    if not _is_archive(path):
+                    if not is_archive(path):
                         raise DataError(
                             f"source {path} is neither a folder nor an archive of a kind that is read "
-                            f"({', '.join(_ARCHIVES)}); unpack it and give the folder."
+                            f"({', '.join(ARCHIVES)}); unpack it and give the folder."
                         )
-                    self._scan_archive(path, Path(_without_ending(path.name)))
+                    self._scan_archive(path, Path(without_ending(path.name)))
                 else:
                     raise DataError(f"source {path} does not exist; give the downloaded folder or archive.")
             undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        _opened_zip.cache_clear()  # closes the archives
+        opened_zip.cache_clear()  # closes the archives
         self._cleanup.close()
 
     def __str__(self) -> str:
@@ -196,7 +195,7 @@ class Source:
                     member = self._unpacked_one(found[key], member, key)
                 found[key] = member
         if not found and not optional:
-            packed = [member.name for member in self.members if _is_archive(Path(member.name))]
+            packed = [member.name for member in self.members if is_archive(Path(member.name))]
             hint = (
                 f" It holds archives inside an archive ({shortened(packed)}): unpack the outer one." if packed else ""
             )
@@ -254,18 +253,18 @@ class Source:
                 inside = Path(root.name, path.relative_to(root))
                 if _is_clutter(name):
                     continue
-                if _is_archive(path):
-                    self._scan_archive(path, inside.with_name(_without_ending(name)))
+                if is_archive(path):
+                    self._scan_archive(path, inside.with_name(without_ending(name)))
                 else:
                     self.members.append(Member(inside.as_posix(), path.stat().st_size, path))
 
     def _scan_archive(self, path: Path, inside: Path) -> None:
         self.archives.append(path)
-        with _intact(str(path)):
+        with intact(str(path)):
             if path.name.lower().endswith(".zip"):
-                members = _zip_members(path)
+                members = zip_members(path)
             elif path.name.lower().endswith(".tar"):
-                members = _tar_members(path)
+                members = tar_members(path)
             else:
                 members = self._unpack(path)
             for name, member in members:
@@ -275,7 +274,7 @@ class Source:
     def _unpack(self, path: Path) -> Iterator[tuple[str, dict]]:
         """Unpack a compressed tar; its members become plain files."""
         with tarfile.open(path) as archive:
-            infos = _regular_files(archive, path)
+            infos = regular_files(archive, path)
             require_space(self._scratch, sum(info.size for _, info in infos), f"unpacking {path}")
             folder = self._cleanup.enter_context(
                 tempfile.TemporaryDirectory(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-", dir=self._scratch)
@@ -321,15 +320,6 @@ def existing_parent(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-def _is_archive(path: Path) -> bool:
-    return path.name.lower().endswith(_ARCHIVES)
-
-
-def _without_ending(name: str) -> str:
-    ending = next(ending for ending in sorted(_ARCHIVES, key=len, reverse=True) if name.lower().endswith(ending))
-    return name[: -len(ending)]
-
-
 def _is_clutter(name: str) -> bool:
     """Whether a file or folder is something that systems leave in archives."""
     return name.startswith(".") or name == "__MACOSX"
@@ -337,72 +327,3 @@ def _is_clutter(name: str) -> bool:
 
 def _refuse_folder(error: OSError) -> None:
     raise DataError(f"{error.filename} may not be read ({error.strerror}); change its permissions.") from None
-
-
-@contextmanager
-def _intact(what: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{what} is gone; was the source moved while it was read?") from None
-    except (*_BROKEN, OSError) as error:
-        raise DataError(
-            f"{what} cannot be read ({error or type(error).__name__}); it is probably damaged or incomplete. "
-            "Fetch it again, or unpack it with another program and give the folder."
-        ) from None
-
-
-@lru_cache(maxsize=8)  # parsing the directory of a zip of 100,000 files takes a second
-def _opened_zip(path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
-
-
-def _zip_members(path: Path) -> Iterator[tuple[str, dict]]:
-    archive = _opened_zip(path)
-    infos = [info for info in archive.infolist() if not info.is_dir()]
-    if sum(info.compress_size for info in infos) > path.stat().st_size:
-        raise DataError(f"{path}: its members overlap, so it is damaged or hostile; fetch it from its authors.")
-    for info in infos:
-        if info.flag_bits & 1:
-            raise DataError(f"{path}: {info.filename} is encrypted; unpack it with its password and give the folder.")
-        name = _safe_name(info.filename, path, is_link=stat.S_ISLNK(info.external_attr >> 16), size=info.file_size)
-        yield name, {"size": info.file_size, "file": path, "entry": info.filename}
-
-
-def _tar_members(path: Path) -> Iterator[tuple[str, dict]]:
-    with tarfile.open(path, "r:") as archive:
-        infos = _regular_files(archive, path)
-    end = max((info.offset_data + info.size for _, info in infos), default=0)
-    if path.stat().st_size < end + _TAR_BLOCK:  # a tar ends with empty blocks
-        raise DataError(f"{path} is cut off: it ends inside a member or right behind it; fetch it again.")
-    for name, info in infos:
-        yield name, {"size": info.size, "file": path, "entry": info.name, "offset": info.offset_data}
-
-
-def _regular_files(archive: tarfile.TarFile, path: Path) -> list[tuple[str, tarfile.TarInfo]]:
-    return [
-        (_safe_name(info.name, path, is_link=not info.isfile() or info.issparse(), size=info.size), info)
-        for info in archive.getmembers()
-        if not info.isdir()
-    ]
-
-
-def _safe_name(name: str, archive: Path, *, is_link: bool, size: int) -> str:
-    """Return the name with forward slashes, and refuse what no honest archive of images holds."""
-    parts = name.replace("\\", "/").split("/")
-    if is_link:
-        raise DataError(
-            f"{archive}: {name} is a link or something else than a plain file; unpack it yourself and give the folder."
-        )
-    if not parts[0] or ".." in parts or re.match(r"[A-Za-z]:", parts[0]) or "\0" in name:
-        raise DataError(
-            f"{archive}: the member {name!r} points out of its folder; do not trust this archive, "
-            "fetch it from its authors."
-        )
-    if size > MAX_MEMBER_BYTES:
-        raise DataError(
-            f"{archive}: {name} claims {size} bytes (at most {MAX_MEMBER_BYTES} are read); it is damaged or hostile."
-        )
-    return "/".join(part for part in parts if part not in ("", "."))

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from ovrs.data.card import ColourEncoding, IdEncoding, load_card
+from ovrs.data.card import load_card
 from ovrs.data.catalog import built_in_cards
+from ovrs.data.encodings import ColourEncoding, IdEncoding
 from ovrs.errors import DataError
 from ovrs.structures import IGNORE_LABEL
 

@@ -11,8 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ovrs.data import build_train_loader, read_pair, resolve_datasets
-from ovrs.data.card import CocoEncoding, load_card
+from ovrs.data.card import load_card
 from ovrs.data.coco import read_coco
+from ovrs.data.encodings import CocoEncoding
 from ovrs.data.inspection import count_classes
 from ovrs.data.reading import read_size
 from ovrs.errors import DataError

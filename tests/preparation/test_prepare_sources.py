@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from ovrs.data import DataError
-from ovrs.preparation import Member, Source, paired, sources
+from ovrs.preparation import Member, Source, archives, paired
 
 FILES = {f"{part}/{number}.png": f"{part} {number}".encode() * 50 for part in ("images", "masks") for number in (1, 2)}
 PATTERN = r"images/(\d+)\.png"
@@ -148,7 +148,7 @@ def test_link_in_a_zip_is_refused(make, opened):
 
 @pytest.mark.parametrize("archive", ["town.zip", "town.tar", "town.tar.gz"])
 def test_member_of_impossible_size_is_refused(make, opened, archive, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 1000)
     path = make.archive(archive, {**FILES, "images/bomb.png": bytes(1001)})
     with pytest.raises(DataError, match=r"town\.\S+: images/bomb\.png claims 1001 bytes"):
         opened(path)
