@@ -24,9 +24,12 @@ class IdEncoding:
     Attributes:
         table: pairs (stored value, class index or ``IGNORE_LABEL``). The stored value 255 is ignored even
             where the table does not list it.
+        threshold: where given, values become 255 from this one on and 0 below it before the lookup; for black and
+            white masks that lossy compression or smoothing has touched.
     """
 
     table: tuple[tuple[int, int], ...]
+    threshold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def read_encoding(node: Node, classes: Sequence[str], names: Sequence[str]) -> L
     if forms == ["coco"]:
         return _coco_encoding(node, classes, names)
     if forms == ["ids"]:
-        node.allow("ids ignore")
+        node.allow("ids ignore threshold")
         pairs = []
         for value, class_name in node.child("ids").content.items():
             if type(value) is not int or value < 0:
@@ -99,7 +102,10 @@ def read_encoding(node: Node, classes: Sequence[str], names: Sequence[str]) -> L
     both = sorted({value for value, _ in pairs} & set(ignored))
     if both:
         raise DataError(f"{node.where('ignore')}: {both} are values of classes too; a value is either.")
-    return IdEncoding((*pairs, *((value, IGNORE_LABEL) for value in sorted(set(ignored)))))
+    threshold = _threshold(node) if forms == ["ids"] else None
+    if threshold is not None and not {value for value, _ in pairs} <= {0, 255}:
+        raise DataError(f"{node.where('ids')}: with a threshold, values are 0 or 255 after it; list no others.")
+    return IdEncoding((*pairs, *((value, IGNORE_LABEL) for value in sorted(set(ignored)))), threshold)
 
 
 def _offset_pairs(node: Node, num_classes: int) -> list[tuple[int, int]]:
@@ -119,11 +125,16 @@ def _offset_pairs(node: Node, num_classes: int) -> list[tuple[int, int]]:
     return [(value, value + offset) for value in range(first, last + 1)]
 
 
-def _colour_encoding(node: Node, classes: Sequence[str], names: Sequence[str]) -> ColourEncoding:
-    node.allow("colours ignore_colours threshold")
+def _threshold(node: Node) -> int | None:
     threshold = node.get("threshold", int, "an integer from 1 to 255", None)
     if threshold is not None and not 1 <= threshold <= 255:
         raise DataError(f"{node.where('threshold')} must be an integer from 1 to 255, found {threshold}.")
+    return threshold
+
+
+def _colour_encoding(node: Node, classes: Sequence[str], names: Sequence[str]) -> ColourEncoding:
+    node.allow("colours ignore_colours threshold")
+    threshold = _threshold(node)
     table: dict[Colour, int] = {}
     entries = [
         (key, value, _class_index(key, classes, names, node.where("colours")))

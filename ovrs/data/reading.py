@@ -104,6 +104,8 @@ def _whole(raster: Raster, path: str | Path) -> np.ndarray:
 def _decode_ids(path: str | Path, encoding: IdEncoding, card: DatasetCard) -> np.ndarray:
     with open_labels(path, colours=False, card=str(card.path)) as raster:
         stored = _whole(raster, path)
+    if encoding.threshold is not None:
+        stored = np.where(stored >= encoding.threshold, np.uint8(255), np.uint8(0))
     table = _id_table(encoding)
     outside = len(table) - 1
     slots = stored

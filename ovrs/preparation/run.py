@@ -177,7 +177,7 @@ def prepare(
 
 
 def _planned(recipe: Recipe, source: Source, card: DatasetCard) -> list[Job]:
-    jobs = list(recipe.jobs(source, card))
+    jobs = [job for job in recipe.jobs(source, card) if job.splits]  # what belongs to no split of the card is left
     if not jobs:
         raise DataError(f"{source} holds nothing that belongs to {card.name}; fetch {recipe.download}.")
     stems = [job.stem for job in jobs]

@@ -22,19 +22,19 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Tiling:
-    """Square windows on a grid.
+    """Windows on a grid.
 
     Attributes:
-        size: side in pixels.
-        stride: distance of neighbouring windows in pixels.
+        size: side in pixels, or (height, width).
+        stride: distance of neighbouring windows in pixels, or (down, across).
         edge: what happens where the grid does not meet the border. ``shift``: the last window moves inwards
             until it ends at the border. ``drop``: pixels behind the last full window are left out. ``exact``:
             that is an error. ``pad``: the last window reaches beyond the border. Images smaller than a
             window give none under ``drop``, an error under ``exact``, one that reaches beyond otherwise.
     """
 
-    size: int
-    stride: int
+    size: int | tuple[int, int]
+    stride: int | tuple[int, int]
     edge: str
 
     @classmethod
@@ -51,7 +51,7 @@ class Tiling:
         """Read a mapping of size, stride and edge.
 
         Args:
-            facts: the mapping.
+            facts: the mapping; size and stride are numbers, or [height, width] and [down, across].
             where: file and key, for messages.
 
         Raises:
@@ -60,12 +60,15 @@ class Tiling:
         if not isinstance(facts, dict):
             raise DataError(f"{where} is missing; give size, stride and edge.")
         size, stride, edge = (facts.get(key) for key in ("size", "stride", "edge"))
-        if type(size) is not int or type(stride) is not int or not 1 <= stride <= size or edge not in EDGES:
+        fits = edge in EDGES
+        for side, step in zip(_pair(size), _pair(stride), strict=True):
+            fits = fits and type(side) is int and type(step) is int and 1 <= step <= side
+        if not fits:
             raise DataError(
                 f"{where} needs 1 <= stride <= size and an edge out of {', '.join(EDGES)}; "
                 f"found size {size!r}, stride {stride!r}, edge {edge!r}."
             )
-        return cls(size, stride, edge)
+        return cls(_pair(size), _pair(stride), edge)
 
     def windows(self, height: int, width: int) -> list[Window]:
         """Return the windows over an image, row by row.
@@ -73,22 +76,28 @@ class Tiling:
         Raises:
             ValueError: the edge rule is ``exact`` and the windows do not fill the image.
         """
+        (tall, wide), (down, across) = _pair(self.size), _pair(self.stride)
         return [
-            Window(top, top + self.size, left, left + self.size)
-            for top in self._starts(height)
-            for left in self._starts(width)
+            Window(top, top + tall, left, left + wide)
+            for top in self._starts(height, tall, down)
+            for left in self._starts(width, wide, across)
         ]
 
-    def _starts(self, length: int) -> list[int]:
-        beyond = length - self.size
+    def _starts(self, length: int, size: int, stride: int) -> list[int]:
+        beyond = length - size
         if beyond < 0 and self.edge in ("shift", "pad"):
             return [0]
-        starts = list(range(0, beyond + 1, self.stride))
+        starts = list(range(0, beyond + 1, stride))
         rest = beyond - starts[-1] if starts else beyond
         if rest and self.edge == "exact":
-            raise ValueError(f"windows of {self.size} pixels, {self.stride} apart, do not fill {length} pixels")
+            raise ValueError(f"windows of {size} pixels, {stride} apart, do not fill {length} pixels")
         if rest and self.edge == "shift":
             starts.append(beyond)
         if rest and self.edge == "pad":
-            starts.append(starts[-1] + self.stride)
+            starts.append(starts[-1] + stride)
         return starts
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    """Return what is meant down and across."""
+    return tuple(value) if isinstance(value, (list, tuple)) and len(value) == 2 else (value, value)

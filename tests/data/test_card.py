@@ -46,6 +46,23 @@ FACTS = {
     "src_openearthmap_8": (8, 8),
     "src_sior_20": (20, 20),
     "src_sota_18": (18, 18),
+    "segearth_chn6_cug_2": (2, 2),
+    "segearth_deepglobe_road_2": (2, 2),
+    "segearth_inria_2": (2, 2),
+    "segearth_isaid_16": (16, 16),
+    "segearth_loveda_7": (7, 7),
+    "segearth_massachusetts_road_2": (2, 2),
+    "segearth_openearthmap_9": (9, 9),
+    "segearth_potsdam_6": (6, 6),
+    "segearth_spacenet_road_2": (2, 2),
+    "segearth_uavid_7": (7, 7),
+    "segearth_udd5_5": (5, 5),
+    "segearth_vaihingen_6": (6, 6),
+    "segearth_vdd_7": (7, 7),
+    "segearth_wbs_si_2": (2, 2),
+    "segearth_whu_aerial_2": (2, 2),
+    "segearth_whu_sat2_2": (2, 2),
+    "segearth_xbd_2": (2, 2),
 }
 
 

@@ -7,6 +7,7 @@ from ovrs.preparation.recipes.flair import Flair
 from ovrs.preparation.recipes.floodnet import FloodNet
 from ovrs.preparation.recipes.gid import GID
 from ovrs.preparation.recipes.globe230k import Globe230k
+from ovrs.preparation.recipes.inria import Inria
 from ovrs.preparation.recipes.isaid import ISAID
 from ovrs.preparation.recipes.landcoverai import LandCoverAI
 from ovrs.preparation.recipes.landdiscover import LandDiscover, LandDiscoverPart
@@ -24,6 +25,7 @@ _ALL = (
     GID(),
     Globe230k(),
     ISAID(),
+    Inria(),
     LandCoverAI(),
     LandDiscover(),
     LandDiscoverPart(),

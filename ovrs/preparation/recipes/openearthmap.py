@@ -19,7 +19,7 @@ _XBD = (
 
 
 class OpenEarthMap(Recipe):
-    """Listed images cut into windows; test labels are withheld, and the images of xBD must be added by hand."""
+    """Listed images, cut where the card has a tiling; the images of xBD must be added by hand."""
 
     family = "openearthmap"
     download = "OpenEarthMap_wo_xBD, and from xView2 the images of xBD that its xbd_files.csv lists"
@@ -30,7 +30,8 @@ class OpenEarthMap(Recipe):
 
     def jobs(self, source: Source, card: DatasetCard) -> Iterator[PairJob]:
         """Plan one job per image."""
-        encoding, tiling = OriginalLabels.of_card(card), Tiling.of_card(card)
+        encoding = OriginalLabels.of_card(card)
+        tiling = Tiling.of_card(card) if "tiling" in card.source else None
         for stem, splits, image, mask in listed_pairs(source, card):
             yield PairJob(stem, splits, image, mask, encoding, tiling)
 
