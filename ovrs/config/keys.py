@@ -129,6 +129,7 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [384, 384]
+    cfg.INPUT.CROP.CLASS_BALANCE = 0.0  # share of crops laid around a pixel of a class, all classes equally likely
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0  # crops are redrawn while one class covers more than this
     cfg.INPUT.COLOR_AUG_SSD = True
     cfg.INPUT.RANDOM_FLIP = "horizontal"  # or "none", "vertical"

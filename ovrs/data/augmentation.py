@@ -54,7 +54,7 @@ def build_augmentations(cfg: CfgNode) -> tuple[Augmentation, ...]:
         if node.CROP.TYPE != "absolute":
             raise ConfigError(f"INPUT.CROP.TYPE must be 'absolute' (SIZE in pixels), got {node.CROP.TYPE!r}.")
         height, width = node.CROP.SIZE
-        steps.append(RandomCrop(height, width, node.CROP.SINGLE_CATEGORY_MAX_AREA))
+        steps.append(RandomCrop(height, width, node.CROP.SINGLE_CATEGORY_MAX_AREA, node.CROP.CLASS_BALANCE))
     if node.COLOR_AUG_SSD:
         steps.append(ColourJitter())
     axes = _FLIPS[choose("INPUT.RANDOM_FLIP", node.RANDOM_FLIP, tuple(_FLIPS))]
@@ -133,22 +133,42 @@ class RandomCrop:
         width: of the window.
         single_category_max_area: a window is drawn anew, up to ten times, while it shows fewer than two
             classes or one class covers this share of its labelled pixels or more. 1.0 takes any window.
+        class_balance: probability that the window is laid around a pixel of one of the image's classes, all equally
+            likely, so that small and rare things are seen as often as large ones.
     """
 
     height: int
     width: int
     single_category_max_area: float = 1.0
+    class_balance: float = 0.0
 
     def __call__(self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
         """Cut the same window out of both."""
         height, width = min(self.height, labels.shape[0]), min(self.width, labels.shape[1])
         for _ in range(1 + _CROP_REDRAWS):
-            top = int(rng.integers(labels.shape[0] - height + 1))
-            left = int(rng.integers(labels.shape[1] - width + 1))
+            rows, columns = self._places(labels, height, width, rng)
+            top, left = int(rng.integers(*rows)), int(rng.integers(*columns))
             window = np.s_[top : top + height, left : left + width]
             if self.single_category_max_area >= 1 or self._is_varied(labels[window]):
                 break
         return image[window], labels[window]
+
+    def _places(
+        self, labels: np.ndarray, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return from where to where (exclusively) the window's first row and column may lie."""
+        last = labels.shape[0] - height, labels.shape[1] - width
+        if not (self.class_balance and rng.random() < self.class_balance):
+            return (0, last[0] + 1), (0, last[1] + 1)
+        classes = np.flatnonzero(np.bincount(labels[labels != IGNORE_LABEL]))
+        if not len(classes):
+            return (0, last[0] + 1), (0, last[1] + 1)
+        pixels = np.flatnonzero(labels == rng.choice(classes))
+        pixel = divmod(int(rng.choice(pixels)), labels.shape[1])
+        return tuple(
+            (max(place - side + 1, 0), min(place, end) + 1)
+            for place, side, end in zip(pixel, (height, width), last, strict=True)
+        )
 
     def _is_varied(self, labels: np.ndarray) -> bool:
         counts = np.bincount(labels[labels != IGNORE_LABEL])

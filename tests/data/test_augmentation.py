@@ -175,6 +175,34 @@ def test_jitter_of_hue_keeps_grey_grey():
         np.testing.assert_array_equal(step(image, np.zeros((2, 2), np.uint8), np.random.default_rng(seed))[0], image)
 
 
+def test_balanced_crops_show_every_class_equally_often():
+    labels = np.zeros((60, 80), np.uint8)
+    labels[50:] = 1
+    labels[3:5, 70:73] = 2
+    labels[:, :2] = 255
+    image = np.dstack([labels] * 3)
+    seen = np.zeros(3)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        cut, shown = RandomCrop(16, 16, class_balance=1.0)(image, labels, rng)
+        assert cut.shape == (16, 16, 3)
+        assert shown.shape == (16, 16)
+        np.testing.assert_array_equal(cut[..., 0], shown)
+        seen += [np.any(shown == label) for label in range(3)]
+    assert (seen >= 300 / 3 * 0.8).all()
+    plain = sum(np.any(RandomCrop(16, 16)(image, labels, rng)[1] == 2) for _ in range(300))
+    assert seen[2] > 2 * plain
+
+
+@pytest.mark.parametrize("size", [(16, 16), (100, 16), (100, 100)])
+def test_balanced_crops_of_unlabelled_or_small_images_stay_inside(size):
+    rng = np.random.default_rng(0)
+    for labels in (np.full((40, 30), 255, np.uint8), np.eye(40, 30, dtype=np.uint8)):
+        for _ in range(20):
+            _, shown = RandomCrop(*size, class_balance=1.0)(np.dstack([labels] * 3), labels, rng)
+            assert shown.shape == (min(size[0], 40), min(size[1], 30))
+
+
 def test_flip_goes_both_ways_equally_often():
     image, labels = make_pair()
     flipped = [RandomFlip((1,))(image, labels, np.random.default_rng(seed))[1] for seed in range(200)]
