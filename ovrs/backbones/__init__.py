@@ -1,7 +1,7 @@
 """Vision-language models, self-supervised priors, and their weights."""
 
 from ovrs.backbones.base import PRIOR_REGISTRY, VLM, VLM_REGISTRY, Tower
-from ovrs.backbones.build import build_towers, build_vlm
+from ovrs.backbones.build import build_tower, build_towers, build_vlm
 from ovrs.backbones.clip import OpenClipVLM
 from ovrs.backbones.companion import ClipCompanion
 from ovrs.backbones.dino import DinoPrior, Dinov3Prior
@@ -17,6 +17,7 @@ __all__ = [
     "Dinov3Prior",
     "OpenClipVLM",
     "Tower",
+    "build_tower",
     "build_towers",
     "build_vlm",
 ]

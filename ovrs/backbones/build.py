@@ -25,14 +25,17 @@ def build_towers(cfg: CfgNode, *, load_weights: bool = True) -> dict[str, Tower]
         ConfigError: unknown tower, or keys that contradict each other.
         WeightsError: weights that cannot be found, read or fitted.
     """
-    towers: dict[str, Tower] = {"vlm": build_vlm(cfg, load_weights=load_weights)}
-    if cfg.MODEL.PRIOR.NAME:
-        towers["prior"] = _registered(PRIOR_REGISTRY, "MODEL.PRIOR.NAME", cfg.MODEL.PRIOR.NAME)(
-            cfg, load_weights=load_weights
-        )
-    if cfg.MODEL.COMPANION.ARCH:
-        towers["companion"] = ClipCompanion(cfg, load_weights=load_weights)
-    return towers
+    present = {"vlm": True, "prior": cfg.MODEL.PRIOR.NAME, "companion": cfg.MODEL.COMPANION.ARCH}
+    return {name: build_tower(name, cfg, load_weights=load_weights) for name, there in present.items() if there}
+
+
+def build_tower(name: str, cfg: CfgNode, *, load_weights: bool = True) -> Tower:
+    """Build one tower by its name; see :func:`build_towers`."""
+    if name == "vlm":
+        return build_vlm(cfg, load_weights=load_weights)
+    if name == "companion":
+        return ClipCompanion(cfg, load_weights=load_weights)
+    return _registered(PRIOR_REGISTRY, "MODEL.PRIOR.NAME", cfg.MODEL.PRIOR.NAME)(cfg, load_weights=load_weights)
 
 
 def build_vlm(cfg: CfgNode, *, load_weights: bool = True) -> VLM:

@@ -166,6 +166,7 @@ def _add_solver(cfg: CfgNode) -> None:
     solver.VLM_MULTIPLIER = 0.01  # learning-rate factor of VLM parameters
     solver.PRIOR_MULTIPLIER = 1.0  # learning-rate factor of prior parameters, where they train
     solver.CHECKPOINT_PERIOD = 5000
+    solver.CHECKPOINT_FULL = False  # frozen parts of towers are stored too, not just named with their checksum
     solver.CHECKPOINT_KEEP = 0  # the newest so many of the periodic checkpoints are kept; 0 keeps all
     solver.CHECKPOINT_BEST = (
         ""  # "mIoU" or another main figure: its best average on DATASETS.VAL goes to model_best.pth

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ovrs.backbones.state_dict import load_strictly, read_checkpoint, read_state_dict, sha256_of_file
+from ovrs.backbones.state_dict import load_strictly, read_checkpoint, sha256_of_file
 from ovrs.errors import WeightsError
 from ovrs.files import replacing
 from ovrs.zoo import from_any_layout
+from ovrs.zoo.slim import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ STATE = ("model", "optimizer", "scaler", "iteration", "seed")
 def load_weights(model: nn.Module, path: str | Path) -> str:
     """Fill the whole model, towers included, from a checkpoint.
 
-    Files of this project and of the original projects (see :mod:`ovrs.zoo`) are understood.
+    Files of this project, slim ones too (see :mod:`ovrs.zoo.slim`), and of the original projects (see :mod:`ovrs.zoo`)
+    are understood.
 
     Returns:
         The file's SHA-256.
@@ -34,7 +36,7 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     Raises:
         WeightsError: missing or damaged file, or one of another architecture.
     """
-    state = from_any_layout(read_state_dict(path))
+    state = from_any_layout(read_weights(path))
     load_strictly(model, state, str(path), remedy=OTHER_CONFIG, refuse_surplus=True)
     logger.info("Weights loaded from %s.", path)
     return sha256_of_file(path)

@@ -121,6 +121,9 @@ def prepare_run(args: argparse.Namespace) -> CfgNode:
     for name in LOGGERS:
         setup_logger(distributed_rank=rank, name=name)
     keep_log()
+    # How lists of files are stored in memory, and that a machine without a GPU has CUDA's compiler.
+    logging.getLogger("detectron2.data.common").setLevel(logging.WARNING)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexpected)
     if cfg.MODEL.DEVICE == "cpu" and comm.get_local_size() > 1:
         torch.set_num_threads(max((os.cpu_count() or 1) // comm.get_local_size(), 1))

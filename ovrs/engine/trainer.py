@@ -30,6 +30,7 @@ from ovrs.engine.testing import evaluate
 from ovrs.errors import ConfigError, TrainingDiverged, WeightsError
 from ovrs.files import replacing
 from ovrs.heads import head_class
+from ovrs.zoo.slim import FROZEN, completed, frozen_names, identity
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,9 @@ class Trainer(TrainerBase):
             load_weights(self.model, cfg.MODEL.WEIGHTS)
         if resume and not last:
             logger.info("--resume: no checkpoint in %s yet, starting at iteration 0.", cfg.OUTPUT_DIR)
+        towers = getattr(self.model, "towers", {})
+        self._frozen_names = {} if cfg.SOLVER.CHECKPOINT_FULL else frozen_names(self.model, towers, cfg)
+        self._frozen: dict[str, Any] | None = None
         if self.start_iter < self.max_iter:
             self._loader = build_train_loader(cfg, self.start_iter, self.seed)
 
@@ -131,8 +135,13 @@ class Trainer(TrainerBase):
             last: whether a later run goes on from it.
         """
         if comm.is_main_process():
+            state = self.model.state_dict()
+            left_out = {name for names in self._frozen_names.values() for name in names}
+            if self._frozen is None:  # once: it never changes
+                self._frozen = identity(state, self._frozen_names, self.cfg)
             content = {
-                "model": self.model.state_dict(),
+                "model": {name: tensor for name, tensor in state.items() if name not in left_out},
+                FROZEN: self._frozen,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "iteration": self.iter + 1,
@@ -146,7 +155,15 @@ class Trainer(TrainerBase):
     # ------------------------------------------------------------------ parts
 
     def _restore(self, path: Path, checkpoint: dict[str, Any]) -> None:
-        load_strictly(self.model, checkpoint["model"], str(path), remedy=OTHER_CONFIG, refuse_surplus=True)
+        frozen = checkpoint.get(FROZEN, {})
+        for tower, entry in frozen.items():
+            if (weights := self.cfg.MODEL[tower.upper()].WEIGHTS) != entry["config"]["WEIGHTS"]:
+                raise WeightsError(
+                    f"{path} was trained with the {tower} {entry['config']['WEIGHTS']!r}, not {weights!r}; set "
+                    f"MODEL.{tower.upper()}.WEIGHTS back."
+                )
+        state = completed(checkpoint["model"], frozen, path)
+        load_strictly(self.model, state, str(path), remedy=OTHER_CONFIG, refuse_surplus=True)
         # Rates and decays are the configuration's, so that changing them on the way has an effect.
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         try:

@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ovrs.backbones.state_dict import read_state_dict
 from ovrs.errors import choose
 from ovrs.files import replacing
 from ovrs.zoo.layouts import LAYOUTS, from_any_layout
+from ovrs.zoo.slim import read_weights
 
 
 def import_weights(source: Path, target: Path) -> dict[str, Tensor]:
     """Write a checkpoint of this or of an original project in this project's names.
 
     Args:
-        source: the file; see :func:`ovrs.backbones.state_dict.read_state_dict` for what is understood.
+        source: the file; see :func:`ovrs.zoo.slim.read_weights` for what is understood.
         target: ``.safetensors``, or another ending for a PyTorch file with the key ``model``.
 
     Returns:
@@ -27,7 +27,7 @@ def import_weights(source: Path, target: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: an unreadable file, or tensors that its layout does not know.
     """
-    state = from_any_layout(read_state_dict(source))
+    state = from_any_layout(read_weights(source))
     write_weights(state, target)
     return state
 
@@ -48,7 +48,7 @@ def export_weights(source: Path, target: Path, project: str) -> dict[str, Tensor
         WeightsError: an unreadable file, or tensors that the project's model does not have.
     """
     layout = LAYOUTS[choose("--to", project, sorted(LAYOUTS))]
-    state = layout.to_official(from_any_layout(read_state_dict(source)))
+    state = layout.to_official(from_any_layout(read_weights(source)))
     write_weights(state, target)
     return state
 
