@@ -14,6 +14,7 @@ from PIL import Image
 
 from ovrs.config import load_config
 from ovrs.data.augmentation import resize_image, resized_shape
+from ovrs.data.rasters import read_orientation, turned_back
 from ovrs.data.reading import read_image
 from ovrs.engine import build_model, load_weights
 from ovrs.errors import ConfigError, DataError
@@ -35,7 +36,8 @@ class Prediction:
     """What was found in one image.
 
     Attributes:
-        labels: [H, W] index into ``names`` at every pixel (uint8, or int32 above 255 names).
+        labels: [H, W], in the grid of the stored file: index into ``names`` at every pixel (uint8, or int32 above 255
+            names).
         scores: [H, W] float32 in 0..1, the probability of the pixel's best class.
         names: the first word of every class, in the order they were given; then ``other``, if a threshold or a class
             that stands alone makes such pixels.
@@ -84,6 +86,8 @@ class Predictor:
                 "trained: name a checkpoint, or a model that needs no training."
             )
         self._encoded: EncodedImages | None = None
+        self._turns: list[int] = []
+        self._single = True
 
     @classmethod
     def from_files(cls, config_file: str | Path, weights: str | Path, overrides: Sequence[str] = ()) -> Predictor:
@@ -108,7 +112,7 @@ class Predictor:
             DataError: a file that is not a readable 8-bit image, or an array of another type or shape.
         """
         self._single = not isinstance(image, (list, tuple))
-        samples = [self._sample(each) for each in ([image] if self._single else image)]
+        samples, self._turns = self._samples([image] if self._single else image)
         with torch.inference_mode():
             self._encoded = self.model.encode(samples, keep=True)
 
@@ -133,7 +137,7 @@ class Predictor:
         if self._encoded is None:
             raise ConfigError("no image was given: call set_image(image) before predict(classes).")
         with torch.inference_mode():
-            found = self._classify(self._encoded, classes, threshold, probabilities)
+            found = self._classify(self._encoded, self._turns, classes, threshold, probabilities)
         return found[0] if self._single else found
 
     def __call__(
@@ -147,18 +151,23 @@ class Predictor:
         """Segment one image, or a list of images in one batch; see :meth:`set_image` and :meth:`predict`."""
         single = not isinstance(image, (list, tuple))
         self._question(classes, threshold)  # a class list that cannot be used is refused before the towers run
-        samples = [self._sample(each) for each in ([image] if single else image)]
+        samples, turns = self._samples([image] if single else image)
         with torch.inference_mode():
-            found = self._classify(self.model.encode(samples), classes, threshold, probabilities)
+            found = self._classify(self.model.encode(samples), turns, classes, threshold, probabilities)
         return found[0] if single else found
 
     # ------------------------------------------------------------------ parts
+
+    def _samples(self, images: Sequence[AnyImage]) -> tuple[list[Sample], list[int]]:
+        """Return what the model sees of images, and how each was turned for it (EXIF, 1 to 8)."""
+        turns = [read_orientation(image) if isinstance(image, (str, Path)) else 1 for image in images]
+        return [self._sample(image) for image in images], turns
 
     def _sample(self, image: AnyImage) -> Sample:
         if isinstance(image, Image.Image):
             image = np.asarray(image.convert("RGB"))
         elif not isinstance(image, np.ndarray):
-            image = read_image(image)
+            image = read_image(image, apply_orientation=True)  # the model sees what viewers show
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DataError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}.")
         height, width = image.shape[:2]
@@ -183,14 +192,21 @@ class Predictor:
         return vocabulary, rule.below_is(1), (*names, OTHER)
 
     def _classify(
-        self, encoded: EncodedImages, classes: Sequence[str], threshold: float | None, probabilities: bool
+        self,
+        encoded: EncodedImages,
+        turns: Sequence[int],
+        classes: Sequence[str],
+        threshold: float | None,
+        probabilities: bool,
     ) -> list[Prediction]:
         vocabulary, rule, names = self._question(classes, threshold)
-        return [_prediction(result, names, probabilities) for result in self.model.decode(encoded, vocabulary, rule)]
+        results = self.model.decode(encoded, vocabulary, rule)
+        return [_prediction(found, turn, names, probabilities) for found, turn in zip(results, turns, strict=True)]
 
 
-def _prediction(result: Segmentation, names: tuple[str, ...], probabilities: bool) -> Prediction:
-    arrays: dict[str, Any] = {key: result[key].cpu().numpy() for key in ("labels", "scores")}
+def _prediction(result: Segmentation, turn: int, names: tuple[str, ...], probabilities: bool) -> Prediction:
+    arrays: dict[str, Any] = {key: turned_back(result[key].cpu().numpy(), turn) for key in ("labels", "scores")}
     if probabilities:
-        arrays["probabilities"] = result["sem_seg"].cpu().numpy()
+        last = result["sem_seg"].permute(1, 2, 0).cpu().numpy()  # turns are of the first two axes
+        arrays["probabilities"] = np.ascontiguousarray(turned_back(last, turn).transpose(2, 0, 1))
     return Prediction(names=names, **arrays)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 import ovrs
 from ovrs import Prediction, Predictor
@@ -14,6 +14,16 @@ from ovrs.config import ConfigError, load_config
 from ovrs.data import DataError
 from ovrs.errors import VocabularyError, WeightsError
 
+T = Image.Transpose
+TURNS = {  # how a viewer turns a stored picture, by EXIF's number
+    2: T.FLIP_LEFT_RIGHT,
+    3: T.ROTATE_180,
+    4: T.FLIP_TOP_BOTTOM,
+    5: T.TRANSPOSE,
+    6: T.ROTATE_270,
+    7: T.TRANSVERSE,
+    8: T.ROTATE_90,
+}
 CLASSES = ["building|house|roof", "road", "open water"]
 
 
@@ -59,6 +69,22 @@ def test_array_and_file_give_the_same(predictor, image, tmp_path):
     assert_equal(predictor(path, CLASSES), expected)
     assert_equal(predictor(str(path), CLASSES), expected)
     assert_equal(predictor(image[:, ::-1][:, ::-1], CLASSES), expected)  # a view that is not contiguous
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photograph_is_seen_as_viewers_show_it_and_labelled_as_it_is_stored(predictor, image, tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "photo.png", exif=exif)
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "photo.png")))
+    found, upright = predictor(tmp_path / "photo.png", CLASSES, probabilities=True), predictor(shown, CLASSES)
+    assert found.labels.shape == image.shape[:2]
+    assert found.probabilities.shape == (3, *image.shape[:2])
+    np.testing.assert_array_equal(found.probabilities.argmax(axis=0), found.labels)
+    places = np.arange(found.labels.size).reshape(image.shape[:2]).astype(np.int32)
+    pixels = Image.fromarray(places)
+    turned = np.asarray(pixels.transpose(TURNS[orientation])) if orientation > 1 else places
+    np.testing.assert_array_equal(found.labels.ravel()[turned], upright.labels)
 
 
 def test_grey_file_counts_as_three_equal_channels(predictor, image, tmp_path):
