@@ -27,8 +27,8 @@ def tiny(tiny_cfg: CfgNode) -> list[str]:
     changed = changed_keys(tiny_cfg, get_cfg())
     changed["MODEL"]["PRIOR"] |= {"NAME": "DinoPrior", "WEIGHTS": ""}
     changed["MODEL"]["VLM"]["ACTIVATION"] = ""
-    words = ["INPUT.MIN_SIZE_TEST", "0", "DATALOADER.NUM_WORKERS", "0"]
-    groups = {f"MODEL.{group}": changed["MODEL"][group] for group in ("VLM", "PRIOR", "GSNET", "DEVICE")}
+    words = ["INPUT.MIN_SIZE_TEST", "0", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"]
+    groups = {f"MODEL.{group}": changed["MODEL"][group] for group in ("VLM", "PRIOR", "GSNET")}
     for group, value in {**groups, "TEST.SLIDING_WINDOW": changed["TEST"]["SLIDING_WINDOW"]}.items():
         words += [word for pair in _flat(value, group) for word in pair]
     return words
