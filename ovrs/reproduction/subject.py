@@ -17,6 +17,7 @@ from ovrs.config.papers import MEAN, Column, Paper, Row, Table
 from ovrs.data import DataError, resolve_datasets
 from ovrs.evaluation import Result, ResultStore, describe_protocol
 from ovrs.evaluation.store import differences, in_words
+from ovrs.heads import head_class
 from ovrs.vocabulary import Vocabulary
 from ovrs.zoo import cached_path, entry_of, is_present
 from ovrs.zoo.cache import known_sum
@@ -89,6 +90,9 @@ class Subject:
                 return f"checkpoint {self.row.checkpoint} is absent: ovrs models fetch {self.row.checkpoint}"
             own = Path(self.cfg.OUTPUT_DIR, FINAL_CHECKPOINT)
             return f"no weights are released and {own} is absent: ovrs train {self.name}"
+        for artefact in head_class(self.cfg).artefacts(self.cfg):
+            if not artefact.exists:
+                return f"{artefact.path or artefact.key} is absent: {artefact.command}"
         return ""
 
     def columns_of_mean(self, column: Column) -> tuple[Column, ...] | None:

@@ -19,25 +19,58 @@ from ovrs.config.loader import changed_keys
 from ovrs.engine import build_model
 from ovrs.zoo import LAYOUTS, cached_path, entry_of
 
+# Sizes of every head; the numbers of layers stay as the originals' checkpoints have them.
+COST_VOLUME = {
+    "HIDDEN_DIM": 32, "NUM_HEADS": 2, "WINDOW_SIZE": 2, "PAD_CLASSES_TO": 64, "POOLING_TEST": 1,
+    "DECODER_DIMS": [32, 16], "TAP_DIMS": [16, 8], "TAP_PROJ_DIMS": [8, 4],
+}  # fmt: skip
+HEADS = {
+    "GSNET": COST_VOLUME,
+    "CAT_SEG": COST_VOLUME,
+    "RSKT_SEG": COST_VOLUME,
+    "DR_SEG": COST_VOLUME | {"PDGR": {"TOPK": 5, "EDGE_HIDDEN": 8}, "SPSD": {"SELECT": "random", "FILE": ""}},
+    "HG_RSOVSSEG": {"GUIDANCE_CHANNELS": [32, 16], "KEY_CHANNELS": 20},
+}
+
 
 @pytest.fixture
-def tiny(tiny_cfg: CfgNode) -> list[str]:
-    """Overrides that turn any published model into a tiny one on the CPU."""
-    tiny_cfg.MODEL.GSNET.NUM_LAYERS = 2  # as many as the official names have
-    changed = changed_keys(tiny_cfg, get_cfg())
-    changed["MODEL"]["PRIOR"] |= {"NAME": "DinoPrior", "WEIGHTS": ""}
-    changed["MODEL"]["VLM"]["ACTIVATION"] = ""
-    words = ["INPUT.MIN_SIZE_TEST", "0", "DATALOADER.NUM_WORKERS", "0"]
-    groups = {f"MODEL.{group}": changed["MODEL"][group] for group in ("VLM", "PRIOR", "GSNET", "DEVICE")}
-    for group, value in {**groups, "TEST.SLIDING_WINDOW": changed["TEST"]["SLIDING_WINDOW"]}.items():
-        words += [word for pair in _flat(value, group) for word in pair]
-    return words
+def shrink(tiny_cfg: CfgNode, tiny_arch: Path) -> Callable[..., list[str]]:
+    """Return a function that gives the overrides that turn a published model into a tiny one on the CPU.
+
+    It is told which towers the model has beside its VLM.
+    """
+    changed = changed_keys(tiny_cfg, get_cfg())["MODEL"]
+    wide = tiny_arch.with_name("wide.json")  # HG-RSOVSSeg's decoder shrinks from the joint width down
+    wide.write_text(json.dumps(json.loads(tiny_arch.read_text()) | {"embed_dim": 48}))
+    vlm = changed["VLM"] | {"ARCH": str(wide), "ACTIVATION": ""}
+
+    def overrides(*, prior: bool = False, companion: bool = False) -> list[str]:
+        model = {"DEVICE": "cpu", "VLM": vlm, **HEADS}
+        if prior:
+            model["PRIOR"] = changed["PRIOR"] | {"NAME": "DinoPrior", "WEIGHTS": ""}
+        if companion:
+            model["COMPANION"] = {"ARCH": str(wide), "WEIGHTS": "", "ACTIVATION": "", "INPUT_SIZE": 32}
+        content = {
+            "MODEL": model,
+            "INPUT": {"MIN_SIZE_TEST": 32, "MAX_SIZE_TEST": 64, "SIZE_DIVISIBILITY": 32},
+            "DATALOADER": {"NUM_WORKERS": 0},
+            "TEST": {"SLIDING_WINDOW": {"CANVAS": 48, "KERNEL": 32}},
+        }
+        return [word for pair in _flat(content) for word in pair]
+
+    return overrides
 
 
-def _flat(value: Any, key: str) -> Iterator[tuple[str, str]]:
+@pytest.fixture
+def tiny(shrink: Callable[..., list[str]]) -> list[str]:
+    """Overrides for GSNet and other models with a prior."""
+    return shrink(prior=True)
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}")
+            yield from _flat(item, f"{key}.{name}".lstrip("."))
     else:
         yield key, value if isinstance(value, str) else json.dumps(value)
 
