@@ -25,14 +25,19 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    what = "registered name, CARD.yaml:SPLIT, or with --split the name or the file of a card"
-    parser.add_argument("name", metavar="NAME", help=what)
-    parser.add_argument("--split", help="split of the card")
-    parser.add_argument("--root", default="", help="data root; default: $DETECTRON2_DATASETS, then ./datasets")
+    add_set_arguments(parser)
     parser.add_argument("--images", type=_positive, default=12, help="pictures on the sheet (default: %(default)s)")
     parser.add_argument("--sample", type=_positive, default=0, help="count only so many label files, evenly spread")
     parser.add_argument("--histogram", action="store_true", help="print the table and draw nothing")
     parser.add_argument("--output", type=_picture, help="the sheet (default: output/inspection/NAME.png)")
+
+
+def add_set_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name one split of a data set; :func:`full_name` reads them."""
+    what = "registered name, CARD.yaml:SPLIT, or with --split the name or the file of a card"
+    parser.add_argument("name", metavar="NAME", help=what)
+    parser.add_argument("--split", help="split of the card")
+    parser.add_argument("--root", default="", help="data root; default: $DETECTRON2_DATASETS, then ./datasets")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from ovrs.visualization import save_image
 
     setup_logger(name="ovrs")
-    (name,) = resolve_datasets([_full_name(args.name, args.split)], args.root)
+    (name,) = resolve_datasets([full_name(args.name, args.split)], args.root)
     metadata = MetadataCatalog.get(name)
     counts = None
     if args.histogram or metadata.sem_seg_root:
@@ -74,7 +79,8 @@ def table(name: str, counts: ClassCounts) -> str:
     return f"{name}: {counts.files:,} of {counts.of_files:,} label files\n{body}"
 
 
-def _full_name(name: str, split: str | None) -> str:
+def full_name(name: str, split: str | None) -> str:
+    """Return the one name of a split."""
     if split is None:
         return name
     return f"{name}:{split}" if name.endswith((".yaml", ".yml")) else f"{name}_{split}"
