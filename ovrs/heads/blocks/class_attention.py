@@ -80,11 +80,10 @@ class ClassAttention(nn.Module):
         width = x.shape[-1]
         q_x, q_g = self.q.weight.split(width, dim=1)
         k_x, k_g = self.k.weight.split(width, dim=1)
-        own = F.linear(x, torch.cat([q_x, k_x, self.v.weight]))
+        own = F.linear(x, torch.cat([q_x, k_x, self.v.weight]), F.pad(self.v.bias, (2 * width, 0)))
         q, k, v = own.chunk(3, dim=-1)
         q = q + F.linear(guidance, q_g, self.q.bias)[:, None, None]
         k = k + F.linear(guidance, k_g, self.k.bias)[:, None, None]
-        v = v + self.v.bias
 
         copies = max(self.pad_to - x.shape[1], 0)
         token = self.norm1(self.padding_tokens)
