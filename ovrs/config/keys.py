@@ -190,7 +190,7 @@ def _add_test(cfg: CfgNode) -> None:
     cfg.TEST.CROP_PADDING = True
     # What torch.compile compiles at inference, once per shape: "none", "towers" (their blocks), "all" (the head too).
     cfg.TEST.COMPILE = "none"
-    # On a GPU, passes are recorded once per shape and vocabulary and replayed with one launch: more memory, same digits.
+    # On a GPU, passes are recorded once per shape and vocabulary, and replayed by one launch: same digits, more memory.
     cfg.TEST.CUDA_GRAPHS = False
     cfg.TEST.OUTPUT = "labels"  # "labels": class index and score per pixel; "scores": [T, H, W] in "sem_seg" too
     cfg.TEST.THRESHOLD = 0.0  # pixels whose best probability is below it become ...
