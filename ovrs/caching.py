@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -39,9 +39,7 @@ class ParameterCache(Generic[T]):
         if being_trained(parameters):
             self._results.clear()  # fused optimizers change weights without raising their version
             return compute()
-        # In-place updates (optimizer steps, loading a checkpoint) raise a tensor's version; moving or replacing it
-        # changes its address.
-        state = tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in parameters)
+        state = parameter_state(parameters)
         found = self._results.get(key)
         if found is None or found[0] != state:
             with torch.inference_mode(False), torch.no_grad():
@@ -53,7 +51,16 @@ class ParameterCache(Generic[T]):
         return found[1]
 
 
-def _version(parameter: nn.Parameter) -> int:
+def parameter_state(parameters: Iterable[Tensor]) -> tuple:
+    """Return what changes when parameters do.
+
+    In-place updates (optimizer steps, loading a checkpoint) raise a tensor's version; moving or replacing it changes
+    its address.
+    """
+    return tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in parameters)
+
+
+def _version(parameter: Tensor) -> int:
     """Return how often a parameter was changed in place; what is made in inference mode does not count."""
     return 0 if parameter.is_inference() else parameter._version
 

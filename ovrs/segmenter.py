@@ -16,9 +16,23 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ovrs.backbones import Tower, build_towers
+from ovrs.backbones.base import any_trains
+from ovrs.caching import parameter_state
 from ovrs.errors import ConfigError, VocabularyError, choose
 from ovrs.heads import Head, build_head
-from ovrs.inference import Plan, ScoreMap, SlidingWindow, WholeImage
+from ovrs.inference import (
+    COMPILE,
+    CudaGraphs,
+    Plan,
+    ScoreMap,
+    ShortWeights,
+    SlidingWindow,
+    WholeImage,
+    compile_for_inference,
+    copied,
+    tensors_of,
+    with_tensors,
+)
 from ovrs.inference.refine import Refiner, build_refiner
 from ovrs.losses import build_loss
 from ovrs.scores import ScoreRule, enlarge
@@ -86,6 +100,9 @@ class OpenVocabSegmenter(nn.Module):
         pixel_mean, pixel_std: statistics on the 0..255 scale, RGB.
         tower_statistics: {tower name: (mean, std)} of towers that have their own.
         tower_precision, head_precision: ``fp32``, ``bf16`` or ``fp16``.
+        weight_copies: whether passes without gradients read copies of the weights in that type.
+        compiled: what is compiled at inference, see :data:`ovrs.inference.COMPILE`.
+        cuda_graphs: whether passes on a GPU are recorded and replayed at inference.
         size_divisibility: training images are padded to a multiple of this.
         default_classes: class strings of samples that bring neither classes nor a data set.
         default_dataset: the data set of such samples, where there are no ``default_classes``.
@@ -112,6 +129,9 @@ class OpenVocabSegmenter(nn.Module):
         tower_statistics: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {},
         tower_precision: str = "fp32",
         head_precision: str = "fp32",
+        weight_copies: bool = True,
+        compiled: str = "none",
+        cuda_graphs: bool = False,
         size_divisibility: int = 32,
         default_classes: Sequence[str] = (),
         default_dataset: str = "",
@@ -134,6 +154,20 @@ class OpenVocabSegmenter(nn.Module):
         self.threshold, self.thresholds, self.background = threshold, dict(thresholds), background
         self.tower_dtype = _DTYPES[choose("MODEL.PRECISION.TOWERS", tower_precision, tuple(_DTYPES))]
         self.head_dtype = _DTYPES[choose("MODEL.PRECISION.HEAD", head_precision, tuple(_DTYPES))]
+        choose("TEST.COMPILE", compiled, COMPILE)
+        if compiled != "none":
+            compile_for_inference(block for tower in towers.values() for block in tower.equal_blocks())
+        if compiled == "all":
+            compile_for_inference([head])
+        self.cuda_graphs = cuda_graphs
+        self._embedding: CudaGraphs[Features] = CudaGraphs(copied)
+        self._classifying: CudaGraphs[Tensor] = CudaGraphs(Tensor.clone)
+        parts = [(name, tower, tower.image_parameters(), self.tower_dtype) for name, tower in towers.items()]
+        self._copies = {
+            name: ShortWeights(part, parameters, dtype)
+            for name, part, parameters, dtype in [*parts, ("head", head, head.parameters(), self.head_dtype)]
+            if weight_copies and part.short_weights and dtype != torch.float32
+        }
 
         mean, std = _channels(pixel_mean), _channels(pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
@@ -165,6 +199,9 @@ class OpenVocabSegmenter(nn.Module):
             },
             "tower_precision": cfg.MODEL.PRECISION.TOWERS,
             "head_precision": cfg.MODEL.PRECISION.HEAD,
+            "weight_copies": cfg.MODEL.PRECISION.WEIGHT_COPIES,
+            "compiled": cfg.TEST.COMPILE,
+            "cuda_graphs": cfg.TEST.CUDA_GRAPHS,
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
             "default_classes": cfg.VOCABULARY.CLASSES,
             "default_dataset": next(
@@ -229,14 +266,40 @@ class OpenVocabSegmenter(nn.Module):
 
     def embed(self, images: Tensor) -> Features:
         """Return what the head asks of every tower, for normalised [B, 3, H, W] images."""
+        if self._replays:
+            return self._embedding(parameter_state(self.parameters()), [images], lambda given: self._embed(*given))
+        return self._embed(images)
+
+    def _embed(self, images: Tensor) -> Features:
         with self._autocast(self.tower_dtype):
             return {name: self._tower_features(name, images, request) for name, request in self.requests.items()}
 
     def classify(self, features: Features, vocabulary: Vocabulary) -> Tensor:
         """Return the head's logits, [B, T, h, w] (or a row per word, see ``head.rule``)."""
         text = self.text(vocabulary)
-        with self._autocast(self.head_dtype):
+        if self._replays and all(part.last_block is None for part in features.values()):
+            key = (parameter_state(self.head.parameters()), id(text))
+            return self._classifying(
+                key, tensors_of(features), lambda given: self._classify(with_tensors(features, given), text), keep=text
+            )
+        return self._classify(features, text)
+
+    def _classify(self, features: Features, text: TextFeatures) -> Tensor:
+        with self._autocast(self.head_dtype), self._short_weights("head"):
             return self.head(features, text)
+
+    @property
+    def _replays(self) -> bool:
+        return self.cuda_graphs and self.device.type == "cuda" and not torch.is_grad_enabled()
+
+    def _short_weights(self, name: str) -> contextlib.AbstractContextManager:
+        copies = self._copies.get(name)
+        if copies is None:
+            return contextlib.nullcontext()
+        if torch.is_grad_enabled():  # what trains is read, and will change
+            copies.forget()
+            return contextlib.nullcontext()
+        return copies()
 
     def text(self, vocabulary: Vocabulary) -> TextFeatures:
         """Return the text features of a vocabulary, encoded at its first use."""
@@ -325,8 +388,8 @@ class OpenVocabSegmenter(nn.Module):
         side = tower.spec.input_size
         if side and tuple(images.shape[-2:]) != (side, side):  # squashed, the proportions regardless
             images = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
-        trains = any(parameter.requires_grad for parameter in tower.image_parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+        trains = torch.is_grad_enabled() and any_trains(tower.image_parameters())
+        with torch.set_grad_enabled(trains), self._short_weights(name):
             return tower(images, request).float()
 
     def _autocast(self, dtype: torch.dtype) -> contextlib.AbstractContextManager:

@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import random
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Read once, when huggingface_hub is imported: a test that asks for a download fails at once.
@@ -50,10 +52,9 @@ def _fixed_seeds() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _own_catalogues(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
-    monkeypatch.delenv("OVRS_DATASETS", raising=False)
+@contextmanager
+def own_catalogues() -> Iterator[None]:
+    """Take back what is registered within the block."""
     before = [(catalogue, dict(catalogue.data)) for catalogue in (DatasetCatalog, MetadataCatalog)]
     yield
     for catalogue, data in before:
@@ -61,17 +62,9 @@ def _own_catalogues(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         catalogue.data.update(data)
 
 
-@pytest.fixture(autouse=True)
-def results_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where this test's evaluations leave their records."""
-    folder = tmp_path / "stored results"
-    monkeypatch.setenv("OVRS_RESULTS", str(folder))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _own_loggers() -> Iterator[None]:
-    """Starting a run adds handlers to loggers and stops their propagation; later tests must not see that."""
+@contextmanager
+def own_loggers() -> Iterator[None]:
+    """Take back what starting a run does to loggers: it adds handlers to them and stops their propagation."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger.handlers[:], logger.filters[:], logger.propagate, logger.level) for logger in loggers]
     yield
@@ -84,22 +77,54 @@ def _own_loggers() -> Iterator[None]:
     detectron2_logger._cached_log_stream.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def _own_catalogues(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    monkeypatch.delenv("OVRS_DATASETS", raising=False)
+    with own_catalogues():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def results_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where this test's evaluations leave their records."""
+    folder = tmp_path / "stored results"
+    monkeypatch.setenv("OVRS_RESULTS", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_loggers() -> Iterator[None]:
+    with own_loggers():
+        yield
+
+
 @pytest.fixture
 def tiny_arch(tmp_path: Path) -> Path:
     """The file of a tiny open_clip model configuration, in a folder with a space."""
-    path = tmp_path / "tiny models" / "tiny_clip.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(TINY_CLIP), encoding="utf-8")
-    return path
+    return write_tiny_arch(tmp_path)
 
 
 @pytest.fixture
 def tiny_cfg(tiny_arch: Path, tmp_path: Path) -> CfgNode:
     """A full GSNet configuration of tiny sizes, without weights and data sets, for the CPU."""
+    return tiny_configuration(tiny_arch, tmp_path / "output")
+
+
+def write_tiny_arch(folder: Path) -> Path:
+    """Write the tiny CLIP's model configuration."""
+    path = folder / "tiny models" / "tiny_clip.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(TINY_CLIP), encoding="utf-8")
+    return path
+
+
+def tiny_configuration(arch: Path, output: Path) -> CfgNode:
+    """What :func:`tiny_cfg` gives, with a CLIP configuration and an output folder of one's own."""
     cfg = get_cfg()
     model = cfg.MODEL
     model.DEVICE = "cpu"
-    model.VLM.ARCH = str(tiny_arch)
+    model.VLM.ARCH = str(arch)
     model.VLM.WEIGHTS = ""
     model.VLM.INPUT_SIZE = 32
     model.PRIOR.ARCH = "vit_tiny_patch16_224"
@@ -126,7 +151,7 @@ def tiny_cfg(tiny_arch: Path, tmp_path: Path) -> CfgNode:
     cfg.TEST.SLIDING_WINDOW.CANVAS = 48
     cfg.TEST.SLIDING_WINDOW.KERNEL = 32
     cfg.SEED = 0
-    cfg.OUTPUT_DIR = str(tmp_path / "output")
+    cfg.OUTPUT_DIR = str(output)
     return cfg
 
 
@@ -148,17 +173,25 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("drawn scenes"), train=4, val=3, size=64)
 
 
-@pytest.fixture
-def trained(tiny_cfg: CfgNode, scenes: Path, tmp_path: Path) -> Path:
-    """The folder that a short training run leaves, with ``config.yaml`` and ``model_final.pth``."""
-    tiny_cfg.DATASETS.TRAIN = (f"{scenes / 'scenes.yaml'}:train",)
-    tiny_cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
-    tiny_cfg.SOLVER.MAX_ITER = 2
-    tiny_cfg.OUTPUT_DIR = str(tmp_path / "a run")
-    start = tmp_path / "start.yaml"
-    start.write_text(tiny_cfg.dump(), encoding="utf-8")
+@pytest.fixture(scope="session")
+def trained_once(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a short training run leaves; no test may write there."""
+    folder = tmp_path_factory.mktemp("trained once")
+    cfg = tiny_configuration(write_tiny_arch(folder), folder / "a run")
+    cfg.DATASETS.TRAIN = (f"{scenes / 'scenes.yaml'}:train",)
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+    cfg.SOLVER.MAX_ITER = 2
+    start = folder / "start.yaml"
+    start.write_text(cfg.dump(), encoding="utf-8")
     args = argument_parser().parse_args(["--config-file", str(start)])
-    trainer = Trainer(prepare_run(args))
-    begin_run(trainer.cfg, args)
-    trainer.train()
-    return Path(tiny_cfg.OUTPUT_DIR)
+    with own_catalogues(), own_loggers():
+        trainer = Trainer(prepare_run(args))
+        begin_run(trainer.cfg, args)
+        trainer.train()
+    return Path(cfg.OUTPUT_DIR)
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of the folder that a short training run leaves, with ``config.yaml`` and ``model_final.pth``."""
+    return Path(shutil.copytree(trained_once, tmp_path / "a run"))

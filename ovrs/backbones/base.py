@@ -31,12 +31,14 @@ class Tower(nn.Module, ABC):
     Attributes:
         spec: its shape.
         dense_forms: the dense maps that it can give.
+        short_weights: as :class:`ovrs.heads.Head` has it.
         has_last_block: whether it can hand out its last block (:class:`ovrs.structures.LastBlock`).
     """
 
     spec: TowerSpec
     dense_forms: ClassVar[tuple[DenseForm, ...]] = ("final_norm", "none")
     has_last_block: ClassVar[bool] = False
+    short_weights: ClassVar[bool] = False
 
     @abstractmethod
     def encode(self, image: Tensor, request: TowerRequest) -> TowerFeatures:
@@ -69,6 +71,10 @@ class Tower(nn.Module, ABC):
     def image_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that image features depend on."""
         return list(self.parameters())
+
+    def equal_blocks(self) -> list[nn.Module]:
+        """Return the blocks of one kind that most of the time is spent in; they may be compiled."""
+        return []
 
     def train(self, mode: bool = True) -> Tower:
         """Set training mode; a frozen tower always stays in evaluation mode (no dropout, no drop path)."""

@@ -30,10 +30,15 @@ class ClipImageTower(Tower):
     recompute = False
     dense_forms = ("class_residual", "token_residual", "none")
     has_last_block = True
+    short_weights = True
 
     def __init__(self) -> None:
         super().__init__()
         self._positions = PositionTables()
+
+    def equal_blocks(self) -> list[nn.Module]:
+        """Return the residual blocks of the image tower."""
+        return list(self.visual.transformer.resblocks)
 
     def encode(self, image: Tensor, request: TowerRequest) -> TowerFeatures:
         """Return what is asked for, rotations aside, of normalised [B, 3, H, W] images.

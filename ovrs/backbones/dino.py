@@ -38,6 +38,8 @@ class TimmPrior(Tower):
         finetune: a mode of ``ovrs.backbones.finetune.PRIOR_MODES``.
     """
 
+    short_weights = True
+
     @configurable
     def __init__(self, vit: nn.Module, input_size: int = 0, finetune: str = "frozen") -> None:
         super().__init__()
@@ -82,6 +84,10 @@ class TimmPrior(Tower):
     def rename(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
         """Bring the names of a weights file to timm's."""
         return state
+
+    def equal_blocks(self) -> list[nn.Module]:
+        """Return the transformer blocks."""
+        return list(self.vit.blocks)
 
     def encode(self, image: Tensor, request: TowerRequest) -> TowerFeatures:
         """Return what is asked for, rotations aside, of normalised [B, 3, H, W] images; the token is [B, W]."""

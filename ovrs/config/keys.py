@@ -86,6 +86,9 @@ def _add_model(cfg: CfgNode) -> None:
     # On a GPU, "fp32" products and convolutions may round their factors to TF32's 10 bits: several times faster, as the
     # published models were trained.
     model.PRECISION.TF32 = True
+    # Passes without gradients read short copies of the weights, half their size again, instead of rounding them anew.
+    # The digits are the same.
+    model.PRECISION.WEIGHT_COPIES = True  # of "bf16" and "fp16"
 
     model.SEM_SEG_HEAD.NAME = "GSNetHead"  # an entry of SEM_SEG_HEADS_REGISTRY
     model.SEM_SEG_HEAD.CLASS_CHUNK = 0  # classes per pass of the decoder at inference; 0 chooses by memory
@@ -185,6 +188,10 @@ def _add_test(cfg: CfgNode) -> None:
     # Whole-image inference pads to a multiple of INPUT.SIZE_DIVISIBILITY. True cuts the padding off again; False
     # stretches it into the result, as the published figures of the CAT-Seg family were made.
     cfg.TEST.CROP_PADDING = True
+    # What torch.compile compiles at inference, once per shape: "none", "towers" (their blocks), "all" (the head too).
+    cfg.TEST.COMPILE = "none"
+    # On a GPU, passes are recorded once per shape and vocabulary, and replayed by one launch: same digits, more memory.
+    cfg.TEST.CUDA_GRAPHS = False
     cfg.TEST.OUTPUT = "labels"  # "labels": class index and score per pixel; "scores": [T, H, W] in "sem_seg" too
     cfg.TEST.THRESHOLD = 0.0  # pixels whose best probability is below it become ...
     cfg.TEST.THRESHOLDS = []  # other thresholds by data set: [name, value, name, value, ...]

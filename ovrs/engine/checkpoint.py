@@ -13,7 +13,7 @@ from torch import nn
 from ovrs.backbones.state_dict import load_strictly, read_checkpoint, sha256_of_file
 from ovrs.errors import WeightsError
 from ovrs.files import replacing
-from ovrs.zoo import from_any_layout
+from ovrs.zoo import find, from_any_layout, resolve
 from ovrs.zoo.slim import read_weights
 
 logger = logging.getLogger(__name__)
@@ -30,12 +30,18 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     Files of this project, slim ones too (see :mod:`ovrs.zoo.slim`), and of the original projects (see :mod:`ovrs.zoo`)
     are understood.
 
+    Args:
+        model: the segmenter, not wrapped.
+        path: the file, or a name of the catalogue, which is fetched if need be.
+
     Returns:
         The file's SHA-256.
 
     Raises:
         WeightsError: missing or damaged file, or one of another architecture.
     """
+    if find(str(path)) is not None:
+        path = resolve(path)
     state = from_any_layout(read_weights(path))
     load_strictly(model, state, str(path), remedy=OTHER_CONFIG, refuse_surplus=True)
     logger.info("Weights loaded from %s.", path)

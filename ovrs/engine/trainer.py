@@ -15,12 +15,12 @@ from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ovrs.backbones.state_dict import load_strictly
 from ovrs.data import build_train_loader
 from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights
+from ovrs.engine.distributed import distributed
 from ovrs.engine.interrupt import Interrupted, StopRequest
 from ovrs.engine.optimizer import build_optimizer, check_solver, gradient_clipper, learning_rate_factor
 from ovrs.engine.output import METRICS_NAME
@@ -78,7 +78,8 @@ class Trainer(TrainerBase):
         if self.start_iter < self.max_iter:
             self._loader = build_train_loader(cfg, self.start_iter, self.seed)
 
-        self._replica = _distributed(self.model)
+        side = cfg.INPUT.PAD_TO or cfg.INPUT.CROP.SIZE[0]
+        self._replica, self._unread = distributed(self.model, side)
         self._base_rates = [group["base_lr"] for group in self.optimizer.param_groups]
         self.register_hooks(self._build_hooks())
 
@@ -114,12 +115,14 @@ class Trainer(TrainerBase):
 
         losses = self._replica(batch)
         total = sum(losses.values())
-        if not torch.isfinite(total):
-            raise self._divergence("loss", total, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
         norm = self.clip(parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        assert all(parameter.grad is None for parameter in self._unread)
+        # Asked for when all work is under way: a GPU would stand still at an answer between the passes.
+        if not torch.isfinite(total):
+            raise self._divergence("loss", total, batch)
         # The scaler of fp16 expects infinite gradients now and then, and skips their step.
         if norm is not None and not self.scaler.is_enabled() and not torch.isfinite(norm):
             raise self._divergence("norm of the gradient", norm, batch)
@@ -268,22 +271,6 @@ def _check_artefacts(cfg: CfgNode) -> None:
                 f"{artefact.key}: {found}, but {cfg.MODEL.SEM_SEG_HEAD.NAME} as configured needs one before it is "
                 f"trained. Make it with {artefact.command} and set the key to it."
             )
-
-
-def _distributed(model: nn.Module) -> nn.Module:
-    """Wrap the model where there are several processes; Detectron2's helper needs a GPU for that."""
-    if comm.get_world_size() == 1:
-        return model
-    device = next(model.parameters()).device
-    return DistributedDataParallel(
-        model,
-        device_ids=[device.index if device.index is not None else torch.cuda.current_device()]
-        if device.type == "cuda"
-        else None,
-        broadcast_buffers=False,
-        # The value-only last block has a trained query weight that nothing reads.
-        find_unused_parameters=True,
-    )
 
 
 def _common_seed(cfg: CfgNode) -> int:

@@ -105,12 +105,15 @@ class Head(nn.Module, ABC):
     Attributes:
         rule: how its logits become probabilities and labels.
         needs_training: whether it says nothing of use before a checkpoint fills it.
+        short_weights: whether autocast alone decides how its linear layers and convolutions read their weights, but
+            for blocks with ``exact_weights``; copies in a short type may then stand in for them at inference.
     """
 
     group: ClassVar[str] = ""  # MODEL.<group> holds its options
     options: ClassVar[type[Options]] = Options
     rule: ScoreRule = ScoreRule()
     needs_training: ClassVar[bool] = True
+    short_weights: ClassVar[bool] = False
 
     @classmethod
     def artefacts(cls, cfg: CfgNode) -> tuple[Artefact, ...]:

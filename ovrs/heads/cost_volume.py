@@ -99,6 +99,8 @@ class CostVolumeHead(Head):
         ConfigError: options that do not fit the towers.
     """
 
+    short_weights = True
+
     def __init__(self, options: CostVolumeOptions, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
         super().__init__()
         self.class_chunk = context.class_chunk
@@ -145,7 +147,7 @@ class CostVolumeHead(Head):
 
     def chunk(self, images: Tensor, text: TextFeatures) -> int:
         """Return how many classes the memory-hungry parts take at once."""
-        return classes_per_pass(self.class_chunk, len(images), text.classes, MAPS_PER_PASS)
+        return classes_per_pass(self.class_chunk, images, text.classes, MAPS_PER_PASS)
 
     def refine(
         self, maps: Tensor, image: Tensor, features: Mapping[str, TowerFeatures], text: TextFeatures, chunk: int

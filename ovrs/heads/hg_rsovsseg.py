@@ -29,7 +29,7 @@ from ovrs.heads.blocks.work import as_published
 from ovrs.scores import ScoreRule
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
-# Decoded maps (images x classes) per pass at inference: 10 of them take about 0.25 GB with ViT-L/14 at 512.
+# Decoded maps (images x classes) per pass at inference on a CPU: 10 of them take about 0.25 GB with ViT-L/14 at 512.
 _MAPS_PER_PASS = 10
 
 
@@ -74,6 +74,7 @@ class HGRSOVSSegHead(Head):
     """
 
     rule = ScoreRule("softmax")
+    short_weights = True
 
     def __init__(self, options: HGRSOVSSegOptions, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class HGRSOVSSegHead(Head):
 
         # TAM's softmax runs over the classes, so it sees all of them; everything after it is per class.
         guides = [self._guide(level, vlm, text.mean) for level in range(len(self.decoder))]
-        chunk = classes_per_pass(self.class_chunk, len(vlm.dense), len(embeddings), _MAPS_PER_PASS)
+        chunk = classes_per_pass(self.class_chunk, vlm.dense, len(embeddings), _MAPS_PER_PASS)
         parts = [slice(start, start + chunk) for start in range(0, len(embeddings), chunk)]
         return torch.cat([self._decode(vlm.dense, embeddings[part], guides, part) for part in parts], dim=1)
 

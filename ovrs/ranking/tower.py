@@ -15,7 +15,7 @@ from torch import Tensor
 from ovrs.backbones import VLM, build_vlm
 from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.backbones.weights import fetch
-from ovrs.inference import ScoreMap, WholeImage, apply_precision, resolve_device
+from ovrs.inference import ScoreMap, WholeImage, resolve_device
 from ovrs.structures import TowerRequest
 from ovrs.vocabulary import TEMPLATE_SETS, TextBank, Vocabulary
 
@@ -71,10 +71,6 @@ class FrozenTower:
             WeightsError: see :mod:`ovrs.backbones.weights`.
         """
         node = cfg.MODEL.VLM
-        exact = cfg.clone()
-        exact.defrost()
-        exact.MODEL.PRECISION.TF32 = False  # channels that are nearly alike must not change places
-        apply_precision(exact)
         if not node.WEIGHTS and cfg.SEED < 0:
             logger.warning("MODEL.VLM.WEIGHTS is empty and SEED negative: training will start from another tower.")
         with torch.random.fork_rng(devices=[]):
@@ -132,13 +128,14 @@ class FrozenTower:
 @contextmanager
 def _exact_fp32() -> Iterator[None]:
     """Compute without TF32 and without algorithms that are chosen by a race."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    # This switch and not torch.set_float32_matmul_precision, which disagrees with it where both are used.
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
     try:
         with torch.backends.cudnn.flags(enabled=False):  # only the patch embedding is a convolution
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _digest(vlm: VLM) -> str:

@@ -10,11 +10,12 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 
 import ovrs.segmenter
-from ovrs.backbones import CATALOGUE, build_towers
+from ovrs.backbones import build_towers
 from ovrs.backbones.weights import choose_activation, find_entry
 from ovrs.config import list_papers, load_config, load_paper
 from ovrs.data import built_in_cards
 from ovrs.segmenter import OpenVocabSegmenter
+from ovrs.zoo import list_models
 
 FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted(file.relative_to(FOLDER).as_posix() for file in FOLDER.rglob("*.yaml") if file.parent.name != "papers")
@@ -79,7 +80,8 @@ def test_shipped_configuration_builds_a_model(shipped):
 
 def test_shipped_configuration_names_weights_that_fit(shipped):
     vlm, prior = shipped.MODEL.VLM, shipped.MODEL.PRIOR
-    assert {vlm.WEIGHTS, prior.WEIGHTS} <= {"", *CATALOGUE}, "nobody else has this local file"
+    named = {tower.WEIGHTS for tower in (vlm, prior, shipped.MODEL.COMPANION)} | {shipped.MODEL.WEIGHTS}
+    assert named <= {"", *list_models()}, "nobody else has this local file"
     entry = find_entry(vlm.WEIGHTS, vlm.ARCH, "MODEL.VLM")
     assert choose_activation(vlm.ACTIVATION, vlm.WEIGHTS, entry, "gelu") in ("gelu", "quick_gelu")
     find_entry(prior.WEIGHTS, prior.ARCH, "MODEL.PRIOR")

@@ -91,6 +91,14 @@ def test_weights_in_the_official_layout_fill_our_model(tiny_cfg, tmp_path):
     assert equal(source, target)
 
 
+def test_weights_are_found_by_a_name_of_the_catalogue(tiny_cfg, tmp_path, monkeypatch):
+    source, target = build_model(tiny_cfg), build_model(tiny_cfg)
+    torch.save({"model": source.state_dict()}, tmp_path / "fetched.pth")
+    monkeypatch.setattr("ovrs.engine.checkpoint.resolve", {"gsnet-vitb16": tmp_path / "fetched.pth"}.__getitem__)
+    load_weights(target, "gsnet-vitb16")
+    assert equal(source, target)
+
+
 def test_weights_of_another_architecture_name_tensor_shapes_and_remedy(tiny_cfg, tmp_path):
     torch.save(build_model(tiny_cfg).state_dict(), tmp_path / "other.pth")
     tiny_cfg.MODEL.GSNET.DECODER_DIMS = [48, 16]

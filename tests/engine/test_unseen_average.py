@@ -21,5 +21,5 @@ def test_average_leaves_the_training_set_out_where_asked(run_cfg, scenes, tmp_pa
 
 def test_unknown_average_names_the_key(run_cfg, tmp_path):
     run_cfg.TEST.AVERAGE = "seen"
-    with pytest.raises(ConfigError, match=r"TEST\.AVERAGE must be 'all' or 'unseen', got 'seen'"):
+    with pytest.raises(ConfigError, match=r"TEST\.AVERAGE must be one of all, unseen, got 'seen'"):
         evaluate(run_cfg, build_model(run_cfg), tmp_path, None)

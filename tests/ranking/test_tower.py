@@ -69,15 +69,15 @@ def test_random_tower_without_a_seed_is_warned_of(tiny_cfg, caplog):
 
 
 def test_building_and_running_leave_the_process_as_it_was(tiny_cfg):
-    torch.set_float32_matmul_precision("high")
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
     try:
         state = torch.get_rng_state()
         FrozenTower.from_config(tiny_cfg).dense(torch.zeros(3, 32, 32))
         assert torch.equal(torch.get_rng_state(), state)
-        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cuda.matmul.allow_tf32
         assert torch.backends.cudnn.enabled
     finally:
-        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_nothing_of_the_tower_trains(tiny_cfg):

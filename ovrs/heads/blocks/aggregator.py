@@ -91,6 +91,8 @@ class CostAggregator(nn.Module):
         Returns:
             [B, T, C, h, w].
         """
+        if not self.layers:
+            return x
         appearance = F.relu(self.appearance(image)).permute(0, 2, 3, 1)
         guidance = F.relu(self.text_guidance(text))
         pooling = self.pooling_train if self.training else self.pooling_test

@@ -80,11 +80,10 @@ class ClassAttention(nn.Module):
         width = x.shape[-1]
         q_x, q_g = self.q.weight.split(width, dim=1)
         k_x, k_g = self.k.weight.split(width, dim=1)
-        own = F.linear(x, torch.cat([q_x, k_x, self.v.weight]))
+        own = F.linear(x, torch.cat([q_x, k_x, self.v.weight]), F.pad(self.v.bias, (2 * width, 0)))
         q, k, v = own.chunk(3, dim=-1)
         q = q + F.linear(guidance, q_g, self.q.bias)[:, None, None]
         k = k + F.linear(guidance, k_g, self.k.bias)[:, None, None]
-        v = v + self.v.bias
 
         copies = max(self.pad_to - x.shape[1], 0)
         token = self.norm1(self.padding_tokens)
@@ -94,8 +93,11 @@ class ClassAttention(nn.Module):
         # [B, T, h, w, C] -> [B, h, w, heads, T, C / heads]
         q, k, v = (part.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 4, 1, 5) for part in (q, k, v))
         k_pad, v_pad = (part.unflatten(-1, (self.heads, 1, -1)) for part in (k_pad, v_pad))
-        attend = _linear_attention if self.kind == "linear" else _softmax_attention
-        out = attend(q, k, v, k_pad, v_pad, copies)
+        if self.kind == "linear":
+            out = _linear_attention(q, k, v, k_pad, v_pad, copies)
+        else:  # what trains is read even where no padding is left to stand for
+            padded = copies > 0 or (self.pad_to > 0 and torch.is_grad_enabled())
+            out = _softmax_attention(q, k, v, *((k_pad, v_pad) if padded else (None, None)), copies)
         return out.to(x.dtype).permute(0, 4, 1, 2, 3, 5).flatten(4, 5)
 
 
@@ -118,15 +120,17 @@ def _linear_attention(q: Tensor, k: Tensor, v: Tensor, k_pad: Tensor, v_pad: Ten
         return (numerator + weight * v_pad) / (denominator + weight + _EPSILON)
 
 
-def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, k_pad: Tensor, v_pad: Tensor, copies: int) -> Tensor:
-    """Softmax attention over T classes and ``copies`` of one padding token; arguments as above."""
+def _softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, k_pad: Tensor | None, v_pad: Tensor | None, copies: int
+) -> Tensor:
+    """Softmax attention over T classes and ``copies`` of one padding token, if any; arguments as above."""
     mask = None
-    if copies:
+    if k_pad is not None and v_pad is not None:
         shape = (*k.shape[:-2], 1, k.shape[-1])
         k = torch.cat([k, k_pad.expand(shape)], dim=-2)
         v = torch.cat([v, v_pad.expand(shape)], dim=-2)
         mask = q.new_zeros(k.shape[-2])
-        mask[-1] = math.log(copies)
+        mask[-1] = math.log(copies) if copies else -math.inf
         mask = mask.expand(q.shape[-2], -1)
     lead = q.shape[:-3]
     q, k, v = (part.flatten(0, -4) for part in (q, k, v))

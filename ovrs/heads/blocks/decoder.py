@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.heads.blocks.chunks import over_classes
+from ovrs.heads.blocks.constant import constant
 from ovrs.heads.blocks.precision import full_precision
 from ovrs.heads.blocks.work import GUIDANCE, UPSAMPLING
 from ovrs.structures import TowerFeatures
@@ -18,7 +19,8 @@ from ovrs.structures import TowerFeatures
 GROUP_WIDTH = 16  # channels per group of the decoders' GroupNorm
 
 
-def _taps() -> Tensor:
+@constant
+def _taps(device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return where a fine row under a 3x3 kernel finds its values on the coarse grid.
 
     Fine row 2y + r under tap d reads one half of cell y - 1 + r or y + r, the two rows that a 2x2 kernel sees: 1 at
@@ -29,10 +31,7 @@ def _taps() -> Tensor:
         for tap in range(3):
             cell, half = divmod(row + tap - 1, 2)
             taps[row, cell + 1 - row, half, tap] = 1
-    return taps
-
-
-_TAPS = _taps()
+    return taps.to(device, dtype)
 
 
 class GuidedUpsampling(nn.Module):
@@ -60,6 +59,7 @@ class GuidedUpsampling(nn.Module):
         if out_dim % GROUP_WIDTH:
             raise ValueError(f"the width of a decoder level must be a multiple of {GROUP_WIDTH}, got {out_dim}.")
         self.up_dim, self.merge = up_dim, merge
+        self.exact_weights = merge  # merged before they are rounded, see ovrs.inference.copies
         groups = out_dim // GROUP_WIDTH
         self.up = nn.ConvTranspose2d(in_dim, up_dim, kernel_size=2, stride=2)
         self.conv1 = nn.Conv2d(up_dim + sum(guidance_dims), out_dim, 3, padding=1, bias=False)
@@ -111,7 +111,7 @@ class GuidedUpsampling(nn.Module):
         height, width = x.shape[-2:]
         own = self.conv1.weight[:, : self.up_dim]
         with full_precision(x):  # weights, not activations: rounded once, when used
-            taps = _TAPS.to(own)
+            taps = _taps(own.device, own.dtype)
             pairs = torch.einsum("ouyx,iuab->oiyaxb", own, self.up.weight)
             kernels = torch.einsum("sdbx,rcoixb->rsoicd", taps, torch.einsum("rcay,oiyaxb->rcoixb", taps, pairs))
             of_bias = torch.einsum("ouyx,u->oyx", own, self.up.bias)[:, None]

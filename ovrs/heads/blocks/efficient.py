@@ -65,10 +65,10 @@ class ReducedAttention(nn.Module):
 
         k_y, k_g = self.reduce_k.weight.split(width, dim=1)
         maps = y.flatten(0, 1).permute(0, 3, 1, 2)
-        reduced = F.conv2d(maps, torch.cat([k_y, self.reduce_v.weight]), stride=_REDUCTION)
+        bias = F.pad(self.reduce_v.bias, (2 * width, 0))
+        reduced = F.conv2d(maps, torch.cat([k_y, self.reduce_v.weight]), bias, stride=_REDUCTION)
         k, v = reduced.unflatten(0, shape[:2]).split([2 * width, width], dim=2)
         k = k + F.conv2d(guidance.permute(0, 3, 1, 2), k_g, self.reduce_k.bias, stride=_REDUCTION)[:, None]
-        v = v + self.reduce_v.bias[:, None, None]
         k = self.k(self.norm_k(k.permute(0, 1, 3, 4, 2)))
         v = self.v(self.norm_v(v.permute(0, 1, 3, 4, 2)))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ovrs.heads.blocks.cost_volume import cosine_cost
+from ovrs.heads.blocks.precision import channels_last
 
 _KERNEL = 7
 
@@ -105,7 +106,7 @@ class SeparateFusion(AddFusion):
     def fuse_maps(self, cost: Tensor, second: Tensor) -> Tensor:  # noqa: D102
         first = self.embed(cost).sigmoid()
         both = torch.cat([first, self.embed_second(second).sigmoid()], dim=1)
-        return self.fuse(both).sigmoid() + first
+        return self.fuse(channels_last(both)).sigmoid() + first
 
 
 class SingleCost(CostFusion):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.heads.blocks.constant import constant
 from ovrs.heads.blocks.work import GUIDANCE
 
 _MASKED = -100.0  # Swin's value; not -inf, and part of the trained models
@@ -45,16 +44,15 @@ class GuidedWindowAttention(nn.Module):
         q_x, q_g = self.q.weight.split(width, dim=1)
         k_x, k_g = self.k.weight.split(width, dim=1)
         shared = F.linear(guidance, torch.cat([q_g, k_g]), torch.cat([self.q.bias, self.k.bias]))
-        own = F.linear(x, torch.cat([q_x, k_x, self.v.weight]))
+        own = F.linear(x, torch.cat([q_x, k_x, self.v.weight]), F.pad(self.v.bias, (2 * width, 0)))
         q, k, v = own.chunk(3, dim=-1)
         q_shared, k_shared = shared[:, None].chunk(2, dim=-1)
-        q, k, v = q + q_shared, k + k_shared, v + self.v.bias
 
         pad = (-height % window[0], -breadth % window[1])
-        mask = _window_mask((height, breadth), window, shift, pad, x.device)
-        parts = [self._to_windows(part, window, shift, pad) for part in (q, k, v)]
-        if mask is not None:
-            mask = mask.repeat_interleave(self.heads, dim=0).to(parts[0].dtype)[None]
+        parts = [self._to_windows(part, window, shift, pad) for part in (q + q_shared, k + k_shared, v)]
+        mask = None
+        if any(shift) or any(pad):
+            mask = window_mask((height, breadth), window, shift, pad, self.heads, x.device, parts[0].dtype)
         out = F.scaled_dot_product_attention(*parts, attn_mask=mask)
         return self.proj(self._from_windows(out, x.shape, window, shift, pad))
 
@@ -85,21 +83,21 @@ class GuidedWindowAttention(nn.Module):
         return x[:, :height, :breadth].unflatten(0, (batch, classes))
 
 
-@lru_cache(maxsize=32)
-def _window_mask(
+@constant
+def window_mask(
     grid: tuple[int, int],
     window: tuple[int, int],
     shift: tuple[int, int],
     pad: tuple[int, int],
+    heads: int,
     device: torch.device,
-) -> Tensor | None:
-    """Return the [windows, tokens, tokens] additive mask of shifted or padded windows, or ``None``.
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return the [1, windows * heads, tokens, tokens] additive mask of shifted or padded windows.
 
     Tokens attend to each other only if they were neighbours before the cyclic shift; padding, which
     fills up a grid that the window does not divide, only to itself.
     """
-    if not any(shift) and not any(pad):
-        return None
     height, breadth = grid[0] + pad[0], grid[1] + pad[1]
     region = torch.zeros(height, breadth, dtype=torch.long)
     for axis, (size, side, step) in enumerate(zip((height, breadth), window, shift, strict=True)):
@@ -115,7 +113,8 @@ def _window_mask(
     region = region.unflatten(1, (-1, window[1])).unflatten(0, (-1, window[0]))
     region = region.transpose(1, 2).flatten(2, 3).flatten(0, 1)
     different = region[:, :, None] != region[:, None, :]
-    return torch.zeros(different.shape).masked_fill(different, _MASKED).to(device)
+    mask = torch.zeros(different.shape).masked_fill(different, _MASKED)
+    return mask.repeat_interleave(heads, dim=0)[None].to(device, dtype)
 
 
 class GuidedSwinBlock(nn.Module):

@@ -49,6 +49,8 @@ class TextAttention(nn.Module):
         key_dim: width in which pixels and classes are compared, Ck.
     """
 
+    exact_weights = True  # see ovrs.inference.copies
+
     def __init__(self, channels: int, text_dim: int, key_dim: int) -> None:
         super().__init__()
         self.visual = nn.Conv1d(channels, channels, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ovrs.config.options import Options, option
 from ovrs.errors import ConfigError
 from ovrs.heads.blocks.fusion import AddFusion
-from ovrs.heads.blocks.precision import full_precision
+from ovrs.heads.blocks.precision import channels_last, full_precision
 
 _GROUPS = 8
 _EPSILON = 1e-8  # inside the logarithm of the entropy
@@ -77,7 +78,8 @@ class MultiScaleFusion(AddFusion):
         refined = self.activation(self.embed_second(second))
         scales = torch.cat([scale(refined) for scale in self.scales], dim=1)
         refined = refined + self.merge_scales(F.relu(scales))
-        return F.relu(self.norm(self.fuse(torch.cat([original, refined], dim=1)))) + original
+        both = channels_last(torch.cat([original, refined], dim=1))
+        return F.relu(self.norm(self.fuse(both))) + original
 
 
 class UncertaintyGate(nn.Module):
@@ -109,7 +111,7 @@ class UncertaintyGate(nn.Module):
             mean = (cost.detach() if self.detach else cost).mean(dim=2)
             probability = (mean / self.tau).softmax(dim=1)
             entropy = -(probability * (probability + _EPSILON).log()).sum(dim=1, keepdim=True)
-            return (entropy / torch.tensor(float(classes)).log().to(entropy)).square().clamp(0, 1)
+            return (entropy / math.log(classes)).square().clamp(0, 1)
 
     def forward(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gate G and the uncertainty M, both [B, 1, h, w]."""

@@ -90,6 +90,8 @@ class GraphRectification(nn.Module):
         gamma: initial scale of the output's layer norm.
     """
 
+    exact_weights = True  # see ovrs.inference.copies
+
     def __init__(self, channels: int, prior_dim: int, options: GraphOptions, gamma: float) -> None:
         super().__init__()
         self.options = options
