@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ovrs.backbones.state_dict import load_strictly, read_checkpoint, sha256_of_file
+from ovrs.engine.slim import read_weights
 from ovrs.errors import WeightsError
 from ovrs.files import replacing
 from ovrs.zoo import find, from_any_layout, resolve
-from ovrs.zoo.slim import read_weights
+from ovrs.zoo.state_dict import load_strictly, read_checkpoint, sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ STATE = ("model", "optimizer", "scaler", "iteration", "seed")
 def load_weights(model: nn.Module, path: str | Path) -> str:
     """Fill the whole model, towers included, from a checkpoint.
 
-    Files of this project, slim ones too (see :mod:`ovrs.zoo.slim`), and of the original projects (see :mod:`ovrs.zoo`)
-    are understood.
+    Files of this project, slim ones too (see :mod:`ovrs.engine.slim`), and of the original projects (see
+    :mod:`ovrs.zoo`) are understood.
 
     Args:
         model: the segmenter, not wrapped.

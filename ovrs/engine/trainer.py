@@ -17,7 +17,6 @@ from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import Tensor
 
-from ovrs.backbones.state_dict import load_strictly
 from ovrs.data import build_train_loader
 from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights
 from ovrs.engine.distributed import distributed
@@ -26,11 +25,12 @@ from ovrs.engine.optimizer import build_optimizer, check_solver, gradient_clippe
 from ovrs.engine.output import METRICS_NAME
 from ovrs.engine.progress import PERIOD, PrintProgress
 from ovrs.engine.setup import build_model
+from ovrs.engine.slim import FROZEN, completed, frozen_names, identity
 from ovrs.engine.testing import evaluate
 from ovrs.errors import ConfigError, TrainingDiverged, WeightsError
 from ovrs.files import replacing
 from ovrs.heads import head_class
-from ovrs.zoo.slim import FROZEN, completed, frozen_names, identity
+from ovrs.zoo.state_dict import load_strictly
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.config import load_config
 from ovrs.config.names import configs_folder
 from ovrs.config.papers import MEAN, Column, Paper, Row, Table
@@ -21,6 +20,7 @@ from ovrs.heads import head_class
 from ovrs.vocabulary import Vocabulary
 from ovrs.zoo import cached_path, entry_of, is_present
 from ovrs.zoo.cache import known_sum
+from ovrs.zoo.state_dict import sha256_of_file
 
 FINAL_CHECKPOINT = "model_final.pth"
 _NOT_OURS = "this model is not in this project; its figures are quoted from the paper"

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from golden import fill
 from golden.free import assert_close, normalised_image, read_free, recorded_weights, relative_error
 
-from ovrs.backbones.attention import split_fused_attention
-from ovrs.backbones.state_dict import load_strictly
 from ovrs.config import get_cfg
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.structures import TextFeatures
+from ovrs.zoo import split_fused_attention
+from ovrs.zoo.state_dict import load_strictly
 
 pytestmark = pytest.mark.heavy
 
