@@ -15,10 +15,10 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from ovrs.config import load_config
-from ovrs.data.augmentation import resize_image, resized_shape
+from ovrs.data.augmentation import SizeRule
 from ovrs.data.rasters import read_orientation, turned_back
 from ovrs.data.reading import read_image
-from ovrs.engine import CheckpointStore, build_model, load_weights
+from ovrs.engine import CheckpointStore, build_model, load_configured
 from ovrs.errors import ConfigError, DataError, WeightsError
 from ovrs.inference import resolve_device
 from ovrs.raster import LocalExecutor, RasterOptions, map_rasters
@@ -86,14 +86,7 @@ class Predictor:
         cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE, fall_back=True)
         self.cfg = cfg
         self.model = build_model(cfg).eval()
-        self.weights_sha256 = ""
-        if cfg.MODEL.WEIGHTS:
-            self.weights_sha256 = load_weights(self.model, cfg.MODEL.WEIGHTS)
-        elif self.model.head.needs_training:
-            raise ConfigError(
-                f"MODEL.WEIGHTS is empty, and {cfg.MODEL.SEM_SEG_HEAD.NAME} predicts nothing of use before it is "
-                "trained: name a checkpoint, or a model that needs no training."
-            )
+        self.weights_sha256 = load_configured(self.model, cfg)
         self._encoded: EncodedImages | None = None
         self._turns: list[int] = []
         self._single = True
@@ -245,9 +238,7 @@ class Predictor:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DataError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}.")
         height, width = image.shape[:2]
-        node = self.cfg.INPUT
-        resized = resize_image(image, *resized_shape(height, width, node.MIN_SIZE_TEST, node.MAX_SIZE_TEST))
-        pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        pixels = torch.from_numpy(np.ascontiguousarray(SizeRule.of(self.cfg)(image).transpose(2, 0, 1)))
         return Sample(image=pixels, height=height, width=width)
 
     def _question(
