@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,16 +15,22 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from ovrs.config import load_config
-from ovrs.data.augmentation import resize_image, resized_shape
+from ovrs.data.augmentation import SizeRule
 from ovrs.data.rasters import read_orientation, turned_back
 from ovrs.data.reading import read_image
-from ovrs.engine import build_model, load_weights
-from ovrs.errors import ConfigError, DataError
+from ovrs.engine import CheckpointStore, build_model, load_configured
+from ovrs.errors import ConfigError, DataError, WeightsError
 from ovrs.inference import resolve_device
+from ovrs.raster import LocalExecutor, RasterOptions, map_rasters
+from ovrs.raster.segmenter_windows import SegmenterWindows
 from ovrs.scores import ScoreRule
 from ovrs.segmenter import EncodedImages, Segmentation
 from ovrs.structures import Sample
 from ovrs.vocabulary import Vocabulary
+from ovrs.zoo import config_of, resolve
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 AnyImage = np.ndarray | Image.Image | str | Path
 
@@ -78,13 +86,7 @@ class Predictor:
         cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE, fall_back=True)
         self.cfg = cfg
         self.model = build_model(cfg).eval()
-        if cfg.MODEL.WEIGHTS:
-            load_weights(self.model, cfg.MODEL.WEIGHTS)
-        elif self.model.head.needs_training:
-            raise ConfigError(
-                f"MODEL.WEIGHTS is empty, and {cfg.MODEL.SEM_SEG_HEAD.NAME} predicts nothing of use before it is "
-                "trained: name a checkpoint, or a model that needs no training."
-            )
+        self.weights_sha256 = load_configured(self.model, cfg)
         self._encoded: EncodedImages | None = None
         self._turns: list[int] = []
         self._single = True
@@ -99,6 +101,71 @@ class Predictor:
             overrides: alternating keys and values.
         """
         return cls(load_config(config_file, [*overrides, "MODEL.WEIGHTS", str(weights)]))
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, overrides: Sequence[str] = ()) -> Predictor:
+        """Build a released model, or one that was trained here; see :func:`pretrained_config`."""
+        return cls(pretrained_config(name, overrides))
+
+    # ------------------------------------------------------------------ rasters
+
+    def predict_raster(
+        self,
+        raster: str | Path | DatasetReader | Sequence[str | Path | DatasetReader],
+        classes: Sequence[str],
+        out: str | Path,
+        *,
+        threshold: float | None = None,
+        **options: Any,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Make maps of rasters of any size; memory does not grow with them.
+
+        Args:
+            raster: a path or an opened rasterio dataset (of a file), or a list of such.
+            classes: class strings, see :meth:`predict`.
+            out: folder of the results, see :func:`ovrs.raster.map_rasters`.
+            threshold: see :meth:`predict`.
+            options: fields of :class:`ovrs.raster.RasterOptions`.
+
+        Returns:
+            What :func:`ovrs.raster.map_rasters` says of the raster, or of each.
+
+        Raises:
+            DataError: the raster could not be mapped. In a list, a bad one does not keep the others from being mapped:
+                its ``error`` says what is wrong.
+        """
+        single = not isinstance(raster, (list, tuple))
+        sources = [each if isinstance(each, (str, Path)) else each.name for each in ([raster] if single else raster)]
+        executor = LocalExecutor(self.window_model(classes, threshold))
+        try:
+            outcomes = map_rasters(sources, out, executor, RasterOptions(**options))
+        finally:
+            executor.close()
+        if single and outcomes[0]["status"] == "failed":
+            raise DataError(outcomes[0]["error"])
+        return outcomes[0] if single else outcomes
+
+    def window_model(
+        self, classes: Sequence[str], threshold: float | None = None, batch_size: int = 0
+    ) -> SegmenterWindows:
+        """Return this model with a vocabulary, as the raster engine wants it.
+
+        Args:
+            classes: class strings, see :meth:`predict`.
+            threshold: see :meth:`predict`.
+            batch_size: windows per pass; 0: 1 on a CPU, 8 on a GPU.
+        """
+        vocabulary, rule, names = self._question(classes, threshold)
+        window, tower = self.cfg.TEST.SLIDING_WINDOW, self.model.vlm.spec
+        identity = {
+            "model": self.cfg.MODEL.SEM_SEG_HEAD.NAME,
+            "weights": Path(self.cfg.MODEL.WEIGHTS).name,
+            "weights_sha256": self.weights_sha256,
+            "words": json.dumps(vocabulary.synonyms, ensure_ascii=False),
+            "configuration_sha256": _digest(self.cfg),
+        }
+        kernel = window.KERNEL if window.ENABLED else tower.input_size or max(self.cfg.INPUT.CROP.SIZE)
+        return SegmenterWindows(self.model, vocabulary, rule, names, kernel, identity, batch_size)
 
     # ------------------------------------------------------------------ one image, many vocabularies
 
@@ -171,9 +238,7 @@ class Predictor:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DataError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}.")
         height, width = image.shape[:2]
-        node = self.cfg.INPUT
-        resized = resize_image(image, *resized_shape(height, width, node.MIN_SIZE_TEST, node.MAX_SIZE_TEST))
-        pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        pixels = torch.from_numpy(np.ascontiguousarray(SizeRule.of(self.cfg)(image).transpose(2, 0, 1)))
         return Sample(image=pixels, height=height, width=width)
 
     def _question(
@@ -202,6 +267,53 @@ class Predictor:
         vocabulary, rule, names = self._question(classes, threshold)
         results = self.model.decode(encoded, vocabulary, rule)
         return [_prediction(found, turn, names, probabilities) for found, turn in zip(results, turns, strict=True)]
+
+
+def pretrained_config(name: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
+    """Return the configuration of a trained model, with ``MODEL.WEIGHTS``.
+
+    Args:
+        name: of the catalogue (``ovrs models`` lists them; fetched if need be), or the folder of a training.
+        overrides: alternating keys and values.
+
+    Raises:
+        WeightsError: no such model, or a folder without ``config.yaml`` or a checkpoint.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        config, weights = config_of(str(name)), resolve(name, "the model")
+    else:
+        config, weights = folder / "config.yaml", CheckpointStore(folder).last()
+        if weights is None or not config.is_file():
+            raise WeightsError(f"{folder} is no folder of a training: it needs config.yaml and last_checkpoint.")
+    return load_config(config, [*overrides, "MODEL.WEIGHTS", str(weights)])
+
+
+def load_windows(
+    number: int, cfg: CfgNode, classes: Sequence[str], threshold: float | None = None, batch_size: int = 0
+) -> SegmenterWindows:
+    """Build a model for the raster engine in a process of its own.
+
+    Args:
+        number: of the process; with several GPUs each takes another.
+        cfg: see :class:`Predictor`.
+        classes: class strings.
+        threshold: see :meth:`Predictor.predict`.
+        batch_size: see :meth:`Predictor.window_model`.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    if torch.cuda.device_count() > 1 and cfg.MODEL.DEVICE != "cpu":
+        cfg.MODEL.DEVICE = f"cuda:{number % torch.cuda.device_count()}"
+    return Predictor(cfg).window_model(classes, threshold, batch_size)
+
+
+def _digest(cfg: CfgNode) -> str:
+    """Return the SHA-256 of what makes a model, but for its weights and the device it runs on."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = cfg.MODEL.WEIGHTS = ""
+    return hashlib.sha256((cfg.MODEL.dump() + cfg.VOCABULARY.dump()).encode()).hexdigest()
 
 
 def _prediction(result: Segmentation, turn: int, names: tuple[str, ...], probabilities: bool) -> Prediction:

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pytest
 import torch
+import yaml
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger as detectron2_logger
@@ -97,6 +98,20 @@ def results_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def _own_loggers() -> Iterator[None]:
     with own_loggers():
         yield
+
+
+@pytest.fixture
+def add_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """Return a function that adds an entry to the catalogue."""
+
+    def add(name: str = "tiny", kind: str = "towers", **values: object) -> str:
+        path = tmp_path / f"catalogue of {name.replace('/', ' ')}.yaml"
+        entry = {"title": "A tiny file", "licence": "MIT", "file": f"{name.replace('/', '-')}.pth", **values}
+        path.write_text(yaml.safe_dump({kind: {name: entry}}), encoding="utf-8")
+        monkeypatch.setenv("OVRS_ZOO", str(path))
+        return name
+
+    return add
 
 
 @pytest.fixture

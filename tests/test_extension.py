@@ -18,8 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from ovrs.backbones import CATALOGUE, PRIOR_REGISTRY, VLM, VLM_REGISTRY, build_vlm
-from ovrs.backbones.weights import WeightsEntry
+from ovrs.backbones import PRIOR_REGISTRY, VLM, VLM_REGISTRY, build_vlm
 from ovrs.config import OPTION_GROUPS, ConfigError, load_config
 from ovrs.data import SegmentationMapper, resolve_datasets
 from ovrs.engine import Trainer, build_model
@@ -183,21 +182,19 @@ def test_data_set_needs_one_card_and_no_python(tmp_path, tiny_cfg):
 # ---------------------------------------------------------------------- backbones
 
 
-def test_weights_of_a_known_family_need_one_catalogue_entry(tiny_cfg, tmp_path, monkeypatch):
+def test_weights_of_a_known_family_need_one_catalogue_entry(tiny_cfg, tmp_path, monkeypatch, add_entry):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch home"))
     cache = tmp_path / "torch home" / "hub" / "ovrs"
     cache.mkdir(parents=True)
     expected = build_vlm(tiny_cfg).clip.state_dict()
     save_file(expected, cache / "TinyCLIP.safetensors")
-    entry = WeightsEntry(
+    add_entry(
+        "test/tiny",
         arch=tiny_cfg.MODEL.VLM.ARCH,
-        source="a test",
-        licence="CC0",
         file="TinyCLIP.safetensors",
         sha256=hashlib.sha256((cache / "TinyCLIP.safetensors").read_bytes()).hexdigest(),
         activation="quick_gelu",
     )
-    monkeypatch.setitem(CATALOGUE, "test/tiny", entry)
 
     torch.manual_seed(1)
     random = build_vlm(tiny_cfg).clip.state_dict()

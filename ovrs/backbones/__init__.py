@@ -5,10 +5,8 @@ from ovrs.backbones.build import build_tower, build_towers, build_vlm
 from ovrs.backbones.clip import OpenClipVLM
 from ovrs.backbones.companion import ClipCompanion
 from ovrs.backbones.dino import DinoPrior, Dinov3Prior
-from ovrs.backbones.weights import CATALOGUE
 
 __all__ = [
-    "CATALOGUE",
     "PRIOR_REGISTRY",
     "VLM",
     "VLM_REGISTRY",

@@ -16,14 +16,15 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ovrs.backbones.attention import split_fused_attention, use_split_attention
+from ovrs.backbones.attention import use_split_attention
 from ovrs.backbones.base import VLM, VLM_REGISTRY, any_trains
 from ovrs.backbones.clip_image import ClipImageTower, has_dense_form, spec_of
 from ovrs.backbones.finetune import VLM_MODES, set_trainable
 from ovrs.backbones.position_embedding import PositionTables, Rule, adapt_position_embedding
-from ovrs.backbones.state_dict import load_strictly, read_state_dict
-from ovrs.backbones.weights import choose_activation, fetch, find_entry
+from ovrs.backbones.weights import choose_activation, find_entry
 from ovrs.errors import ConfigError, VocabularyError, WeightsError, choose
+from ovrs.zoo import resolve, split_fused_attention
+from ovrs.zoo.state_dict import load_strictly, read_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def build_clip(node: CfgNode, key: str, load_weights: bool) -> tuple[nn.Module, 
     config["quick_gelu"] = activation == "quick_gelu"
     clip, tokenizer = _build_open_clip(config)
     if load_weights and node.WEIGHTS:
-        path = fetch(node.WEIGHTS, key)
+        path = resolve(node.WEIGHTS, f"{key}.WEIGHTS")
         _load_clip_file(clip, path, node.ARCH, key)
         logger.info("%s %s (%s): weights from %s", key, node.ARCH, activation, path)
     elif load_weights:

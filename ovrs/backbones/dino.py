@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from ovrs.backbones.base import PRIOR_REGISTRY, Tower
 from ovrs.backbones.finetune import PRIOR_MODES, set_trainable
 from ovrs.backbones.position_embedding import PositionTables
-from ovrs.backbones.state_dict import load_strictly, read_state_dict
-from ovrs.backbones.weights import CATALOGUE, fetch, find_entry
+from ovrs.backbones.weights import find_entry
 from ovrs.errors import WeightsError
 from ovrs.structures import TowerFeatures, TowerRequest, TowerSpec
+from ovrs.zoo import catalogue, is_present, resolve
+from ovrs.zoo.state_dict import load_strictly, read_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class TimmPrior(Tower):
         """Build the tower that ``MODEL.PRIOR`` describes and fill it."""
         node = cfg.MODEL.PRIOR
         entry = find_entry(node.WEIGHTS, node.ARCH, "MODEL.PRIOR")
-        from_hub = load_weights and entry is not None and entry.timm
+        from_hub = load_weights and entry is not None and entry.timm and not is_present(entry)
         vit = _create(node.ARCH, node.ARCH_OPTIONS, from_hub)
         if not cls.takes(vit):
             raise WeightsError(
@@ -66,7 +67,7 @@ class TimmPrior(Tower):
                 "does not run. DinoPrior runs plain ViTs with one class token (DINO, DINOv2), Dinov3Prior runs DINOv3."
             )
         if load_weights and node.WEIGHTS and not from_hub:
-            path = fetch(node.WEIGHTS, "MODEL.PRIOR")
+            path = resolve(node.WEIGHTS, "MODEL.PRIOR.WEIGHTS")
             state = {name: tensor.float() for name, tensor in read_state_dict(path).items()}
             remedy = f"Is MODEL.PRIOR.ARCH, {node.ARCH!r}, the architecture of this file?"
             load_strictly(vit, cls.rename(state, vit), str(path), _PRETEXT, remedy)
@@ -180,9 +181,9 @@ def _create(arch: str, options: Sequence[Any], pretrained: bool) -> nn.Module:
                 f"timm cannot build MODEL.PRIOR.ARCH {arch!r} with MODEL.PRIOR.ARCH_OPTIONS {keywords}: {error}. "
                 "Priors are ViTs; correct one of the two keys."
             ) from error
-        hub = next(entry.source for entry in CATALOGUE.values() if entry.arch == arch and entry.timm)
+        entry = next(entry for entry in catalogue().values() if entry.arch == arch and entry.timm)
         raise WeightsError(
-            f"MODEL.PRIOR.WEIGHTS: downloading {arch} from {hub} failed ({error}). Fetch the file elsewhere and set "
-            "MODEL.PRIOR.WEIGHTS to its path."
+            f"MODEL.PRIOR.WEIGHTS: downloading {arch} from {entry.source} failed ({error}). Fetch the file elsewhere "
+            f"and give it: ovrs models fetch {entry.name} --from FILE; or set MODEL.PRIOR.WEIGHTS to its path."
         ) from error
     return vit

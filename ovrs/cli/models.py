@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("action", nargs="?", choices=("list", "show", "fetch"), default="list", help="default: list")
     parser.add_argument("names", nargs="*", metavar="NAME", help="names of the catalogue, for show and fetch")
-    parser.add_argument("--kind", choices=("tower", "segmenter"), help="list only these")
+    parser.add_argument("--kind", choices=("tower", "segmenter", "part"), help="list only these")
     parser.add_argument(
         "--from", dest="source", default="", metavar="SOURCE", help="mirror (an address), local folder or file"
     )

@@ -1,75 +1,191 @@
-r"""Segment images into the classes that you name.
+r"""Make maps of rasters and pictures of any size, in the classes that you name.
 
-For every image two files are written: STEM_labels.png (palette PNG, pixel = position of the class in your
-list, from 0; at most 256 classes) and STEM_overlay.png (picture with legend).
+Of every input STEM.* the folder of the results gets
+  STEM_labels.tif     the map: a cloud-optimised GeoTIFF on the input's own pixels, value = position of the class in
+                      your list, from 0; with colours, names and STEM_labels.qml, QGIS opens it styled
+  STEM_overlay.png    a picture of both, with a legend
+  STEM_areas.csv      pixels, share and area of every class
+  STEM_polygons.*     polygons, with --vector
+and report.json says what became of each. A run that was stopped goes on with --resume.
 
 Examples:
-    ovrs predict town.png village.jpg --config-file output/demo/gsnet/config.yaml \
-        --weights output/demo/gsnet/model_final.pth --classes "building|house|roof" road water meadow
+    ovrs predict scene.tif --model gsnet-vitb16 --classes "building|house|roof" road tree water "bare soil"
+    ovrs predict tiles/*.tif --model output/demo/gsnet --classes-file landuse.yaml --vector gpkg --resume
+    ovrs predict town.png --model output/demo/gsnet --classes building --threshold 0.4
+    ovrs predict sentinel2.tif --model gsnet-vitb16 --classes field forest lake --bands 4 3 2 --range 0 3000 --gsd 1
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
+    from detectron2.config import CfgNode
 
-MOST_CLASSES = 256  # one byte per pixel
+    from ovrs.raster import Executor
+
+
+# Options of the command that are options of the engine under the same name.
+_SAME = (
+    *("gsd", "overlap", "allow_remote", "confidence", "scores"),
+    *("vector", "min_area", "simplify", "planar", "resume"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files; they stand before --classes")
-    parser.add_argument("--config-file", required=True, help="the configuration that the model was trained with")
-    parser.add_argument("--weights", required=True, help="checkpoint")
-    parser.add_argument("--classes", nargs="+", required=True, help="at least two; 'a|b' gives synonyms")
-    parser.add_argument("--output", default="output/pictures", help="folder of the results (default: %(default)s)")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="rasters and pictures; they stand before --classes")
+
+    model = parser.add_argument_group("the model")
+    model.add_argument("--model", help="a released model (see: ovrs models), or the folder of a training")
+    model.add_argument("--config-file", help="instead of --model: the configuration that the model was trained with")
+    model.add_argument("--weights", help="and its checkpoint, unless it needs no training")
+    model.add_argument("--classes", nargs="+", default=[], help="one or more; 'a|b' gives synonyms of one class")
+    model.add_argument("--classes-file", type=Path, help="YAML: a list of them, or 'classes' and 'colours' (by name)")
+    model.add_argument(
+        "--threshold", type=float, help="weaker pixels become 'other' (default: none, and 0.5 for a single class)"
+    )
+
+    reading = parser.add_argument_group("reading")
+    reading.add_argument("--bands", type=int, nargs="+", default=[], metavar="N", help="for red, green, blue; from 1")
+    reading.add_argument(
+        "--range", type=float, nargs="+", default=[], metavar="V", help="LOW HIGH that become black and white, or three"
+    )
+    reading.add_argument("--gsd", type=float, default=0.0, help="metres per pixel that the model is to see")
+    reading.add_argument("--aoi", nargs="+", metavar="V", help="LEFT BOTTOM RIGHT TOP in the raster's CRS, or a file")
+    reading.add_argument("--overlap", type=float, default=1 / 3, help="of neighbouring windows (default: a third)")
+    reading.add_argument("--allow-remote", action="store_true", help="accept URLs and /vsi paths")
+    reading.add_argument("--max-pixels", type=float, default=1e11, help="refuse larger rasters (default: %(default)g)")
+
+    writing = parser.add_argument_group("writing")
+    writing.add_argument(
+        "--out", "--output", default="output/maps", help="folder of the results (default: %(default)s)"
+    )
+    writing.add_argument("--palette", nargs="+", default=[], metavar="WORD=#RRGGBB", help="colours of some classes")
+    writing.add_argument("--confidence", action="store_true", help="also the probability of the winner, as bytes")
+    writing.add_argument("--scores", action="store_true", help="also the probabilities of all classes, as bytes")
+    writing.add_argument("--no-overlay", action="store_true", help="no picture")
+    writing.add_argument("--vector", default="", metavar="FORMAT", help="polygons as gpkg, geojson or parquet")
+    writing.add_argument("--min-area", type=float, default=0.0, help="leave out polygons of fewer square metres")
+    writing.add_argument("--simplify", type=float, default=0.0, help="straighten outlines by about so many pixels")
+    writing.add_argument("--planar", action="store_true", help="areas in the plane of the CRS, not on the ellipsoid")
+
+    working = parser.add_argument_group("working")
+    working.add_argument("--resume", action="store_true", help="go on with what an earlier run left")
+    working.add_argument("--executor", default="local", metavar="KIND", help="local or ray (default: %(default)s)")
+    working.add_argument("--workers", type=int, default=0, help="copies of the model (default: one per GPU)")
+    working.add_argument("--address", default="", help="of a Ray cluster (default: the one we are in, or a new one)")
+    working.add_argument("--batch-size", type=int, default=0, help="windows per pass (default: 1 on CPUs, 8 on GPUs)")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Predict."""
+def run(args: argparse.Namespace) -> int:
+    """Make the maps; 1 if one could not be made."""
+    import sys
+
     from ovrs.errors import UserError
+    from ovrs.raster import RasterOptions, map_rasters
 
     if swallowed := [word for word in args.classes if Path(word).is_file()]:
         raise UserError(f"--classes took the file {swallowed[0]} for a class: put the images before --classes.")
     if not args.images:
         raise UserError("no image given: put the images before --classes.")
-    if len(args.classes) > MOST_CLASSES:
-        raise UserError(f"--classes: {len(args.classes)} given; a palette PNG holds at most {MOST_CLASSES}.")
-    stems = Counter(Path(path).stem for path in args.images)
-    if repeated := sorted(stem for stem, count in stems.items() if count > 1):
-        raise UserError(f"several images are called {', '.join(repeated)}; their results would overwrite each other.")
-    _predict(args)
+    classes, colours = _classes(args)
+    options = RasterOptions(
+        bands=tuple(args.bands),
+        value_range=tuple(args.range),
+        aoi=_area(args.aoi),
+        colours=colours,
+        overlay=not args.no_overlay,
+        max_pixels=int(args.max_pixels),
+        **{name: getattr(args, name) for name in _SAME},
+    )
+    executor = _executor(args, classes)
+    try:
+        outcomes = map_rasters(args.images, args.out, executor, options)
+    finally:
+        executor.close()
+    for outcome in outcomes:
+        for note in outcome.get("notes", []):
+            print(f"{outcome['input']}: {note}")
+    failed = [outcome for outcome in outcomes if outcome["status"] == "failed"]
+    for outcome in failed:
+        print(f"{outcome['input']}: {outcome['error']}", file=sys.stderr)
+    done = len(outcomes) - len(failed)
+    print(f"{done} of {len(outcomes)} maps in {args.out}; {Path(args.out, 'report.json')} says what became of each.")
+    return int(bool(failed))
 
 
-def _predict(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
+def _classes(args: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """Return class strings, and the colours of some by name."""
+    from ovrs.errors import ConfigError, VocabularyError
+    from ovrs.plain_yaml import read_plain_yaml
 
-    from ovrs.data import read_image
-    from ovrs.predictor import Predictor
-    from ovrs.visualization import comparison_sheet, palette, save_image
+    classes, colours = list(args.classes), {}
+    if args.classes_file:
+        content: Any = read_plain_yaml(args.classes_file, "class list", VocabularyError)
+        known = isinstance(content, dict) and {"classes"} <= content.keys() <= {"classes", "colours"}
+        if not isinstance(content, list) and not known:
+            raise VocabularyError(f"{args.classes_file} must be a list of classes, or have 'classes' and 'colours'.")
+        classes += content["classes"] if known else content
+        colours = dict(content.get("colours") or {}) if known else {}
+    if not classes:
+        raise VocabularyError("no classes given: name them after --classes, or in a --classes-file.")
+    for text in args.palette:
+        word, separator, colour = text.rpartition("=")
+        if not separator:
+            raise ConfigError(f"--palette: {text!r} must look like water=#1e90ff.")
+        colours[word] = colour
+    return classes, colours
 
-    predictor = Predictor.from_files(args.config_file, args.weights)
-    colours = palette(len(args.classes))
-    for path in tqdm(args.images, unit="image"):
-        image = read_image(path)
-        found = predictor(image, args.classes)
-        sheet = comparison_sheet(image, None, found.labels, list(found.names), colours, title=Path(path).name)
-        save_image(Path(args.output, f"{Path(path).stem}_overlay.png"), sheet)
-        _save_labels(Path(args.output, f"{Path(path).stem}_labels.png"), found.labels, colours)
+
+def _area(words: list[str] | None) -> Any:
+    from ovrs.errors import ConfigError
+
+    if words is None or len(words) == 1:
+        return words and words[0]
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError:
+        raise ConfigError(f"--aoi must be a file, or four numbers, got {' '.join(words)}.") from None
 
 
-def _save_labels(path: Path, labels: np.ndarray, colours: np.ndarray) -> None:
-    import numpy as np
-    from PIL import Image
+def _configuration(args: argparse.Namespace) -> CfgNode:
+    from ovrs.config import load_config
+    from ovrs.errors import ConfigError
+    from ovrs.predictor import pretrained_config
 
-    from ovrs.files import replacing
+    if bool(args.model) == bool(args.config_file):
+        raise ConfigError(
+            "name a trained model: --model with a released one ('ovrs models' lists them) or the folder of a training "
+            "('ovrs demo' makes one in minutes); or --config-file, with --weights unless it needs no training."
+        )
+    if args.model:
+        return pretrained_config(args.model)
+    return load_config(args.config_file, ["MODEL.WEIGHTS", args.weights] if args.weights else [])
 
-    picture = Image.fromarray(labels.astype(np.uint8))
-    picture.putpalette(np.asarray(colours, dtype=np.uint8).tobytes())
-    with replacing(path) as temporary:
-        picture.save(temporary, optimize=True)
+
+def _executor(args: argparse.Namespace, classes: list[str]) -> Executor:
+    from functools import partial
+
+    import torch
+
+    from ovrs.errors import choose
+    from ovrs.predictor import load_windows
+    from ovrs.raster import LocalExecutor, ProcessExecutor
+
+    choose("--executor", args.executor, ("local", "ray"))
+    load = partial(
+        load_windows,
+        cfg=_configuration(args),
+        classes=classes,
+        threshold=args.threshold,
+        batch_size=args.batch_size,
+    )
+    if args.executor == "ray":
+        from ovrs.raster.ray_executor import RayExecutor
+
+        return RayExecutor(load, args.workers, args.address)
+    workers = args.workers or torch.cuda.device_count()
+    return ProcessExecutor(load, workers) if workers > 1 else LocalExecutor(load(0))

@@ -129,6 +129,7 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.MAX_SIZE_TRAIN = 1333
     cfg.INPUT.MIN_SIZE_TEST = 640  # shortest side before inference; 0 keeps the image as it is
     cfg.INPUT.MAX_SIZE_TEST = 2560
+    cfg.INPUT.ANTIALIAS_TEST = True  # low-pass filter where that shrinks images (PIL); False: none (OpenCV)
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [384, 384]

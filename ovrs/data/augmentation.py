@@ -79,11 +79,37 @@ def resized_shape(height: int, width: int, shortest: int, longest: int) -> tuple
     return transforms.ResizeShortestEdge.get_output_shape(height, width, shortest, longest or sys.maxsize)
 
 
-def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize uint8 [H, W, 3] bilinearly, with PIL's low-pass filter where it shrinks."""
+def resize_image(image: np.ndarray, height: int, width: int, antialias: bool = True) -> np.ndarray:
+    """Resize uint8 [H, W, 3] bilinearly, with PIL's low-pass filter where it shrinks, or without (OpenCV)."""
     if image.shape[:2] == (height, width):
         return image
+    if not antialias:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """The size at which the model sees images of the test.
+
+    Attributes:
+        shortest: shortest side; 0 leaves images as they are.
+        longest: bound of the other side; 0 for none.
+        antialias: see :func:`resize_image`.
+    """
+
+    shortest: int = 0
+    longest: int = 0
+    antialias: bool = True
+
+    @classmethod
+    def of(cls, cfg: CfgNode) -> SizeRule:
+        """Read ``INPUT``."""
+        return cls(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.ANTIALIAS_TEST)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Resize uint8 [H, W, 3], keeping the proportions."""
+        return resize_image(image, *resized_shape(*image.shape[:2], self.shortest, self.longest), self.antialias)
 
 
 def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 
 from ovrs.config import ConfigError
-from ovrs.data.augmentation import Augmentation, build_augmentations, resize_image, resized_shape
+from ovrs.data.augmentation import Augmentation, SizeRule, build_augmentations
 from ovrs.data.card import DatasetCard
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_image, read_pair
@@ -31,8 +31,7 @@ class SegmentationMapper:
         augmentations: training steps, in order; None maps for the test.
         shared: {registered name: its place in a common vocabulary}; None leaves every data set its own.
         ignore_unlabelled: whether samples of a common vocabulary say which classes their data set labels.
-        min_size_test: shortest side of test images; 0 leaves them as they are.
-        max_size_test: bound of the longest side of test images; 0 for none.
+        test_size: the size of test images.
     """
 
     @configurable
@@ -42,15 +41,13 @@ class SegmentationMapper:
         augmentations: Sequence[Augmentation] | None,
         shared: Mapping[str, SharedVocabulary] | None = None,
         ignore_unlabelled: bool = False,
-        min_size_test: int = 0,
-        max_size_test: int = 0,
+        test_size: SizeRule = SizeRule(),  # noqa: B008 - frozen
     ) -> None:
         self._cards = dict(cards)
         self._augmentations = augmentations
         self._shared = dict(shared or {})
         self._ignore_unlabelled = ignore_unlabelled
-        self._min_size_test = min_size_test
-        self._max_size_test = max_size_test
+        self._test_size = test_size
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool, dataset_names: Sequence[str]) -> dict[str, Any]:
@@ -66,8 +63,7 @@ class SegmentationMapper:
             "shared": share_vocabulary(cards) if is_train and cfg.DATASETS.TRAIN_VOCABULARY == "merged" else None,
             "ignore_unlabelled": cfg.DATASETS.UNLABELLED_CLASSES == "ignored",
             "augmentations": build_augmentations(cfg) if is_train else None,
-            "min_size_test": cfg.INPUT.MIN_SIZE_TEST,
-            "max_size_test": cfg.INPUT.MAX_SIZE_TEST,
+            "test_size": SizeRule.of(cfg),
         }
 
     def __call__(self, record: Record, rng: np.random.Generator | None = None) -> Sample:
@@ -101,7 +97,7 @@ class SegmentationMapper:
             )
 
         if self._augmentations is None:
-            image = resize_image(image, *resized_shape(height, width, self._min_size_test, self._max_size_test))
+            image = self._test_size(image)
         else:
             for augment in self._augmentations:  # by the set's own classes: crops do not depend on other sets
                 image, labels = augment(image, labels, rng)

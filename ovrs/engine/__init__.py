@@ -1,6 +1,6 @@
 """Training, evaluation, checkpoints, and measuring a model's size and speed."""
 
-from ovrs.engine.checkpoint import CheckpointStore, load_weights
+from ovrs.engine.checkpoint import CheckpointStore, load_configured, load_weights, needs_checkpoint
 from ovrs.engine.main import train_or_evaluate
 from ovrs.engine.setup import argument_parser, begin_run, build_model, launch_processes, prepare_run
 from ovrs.engine.testing import check_test_sets, evaluate
@@ -17,7 +17,9 @@ __all__ = [
     "check_test_sets",
     "evaluate",
     "launch_processes",
+    "load_configured",
     "load_weights",
+    "needs_checkpoint",
     "prepare_run",
     "readable_errors",
     "train_or_evaluate",

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 
-from ovrs.backbones.state_dict import load_strictly, read_checkpoint, sha256_of_file
-from ovrs.errors import WeightsError
+from ovrs.engine.slim import read_weights
+from ovrs.errors import ConfigError, WeightsError
 from ovrs.files import replacing
+from ovrs.heads import head_class
 from ovrs.zoo import find, from_any_layout, resolve
-from ovrs.zoo.slim import read_weights
+from ovrs.zoo.state_dict import load_strictly, read_checkpoint, sha256_of_file
 
 logger = logging.getLogger(__name__)
 
 POINTER = "last_checkpoint"
+UNTRAINED = "untrained"  # in the place of a checkpoint's sum; the towers' own files are recorded beside it
 OTHER_CONFIG = "The checkpoint belongs to another configuration: use the config file that it was trained with."
 # What a training checkpoint holds.
 STATE = ("model", "optimizer", "scaler", "iteration", "seed")
@@ -27,8 +30,8 @@ STATE = ("model", "optimizer", "scaler", "iteration", "seed")
 def load_weights(model: nn.Module, path: str | Path) -> str:
     """Fill the whole model, towers included, from a checkpoint.
 
-    Files of this project, slim ones too (see :mod:`ovrs.zoo.slim`), and of the original projects (see :mod:`ovrs.zoo`)
-    are understood.
+    Files of this project, slim ones too (see :mod:`ovrs.engine.slim`), and of the original projects (see
+    :mod:`ovrs.zoo`) are understood.
 
     Args:
         model: the segmenter, not wrapped.
@@ -46,6 +49,31 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     load_strictly(model, state, str(path), remedy=OTHER_CONFIG, refuse_surplus=True)
     logger.info("Weights loaded from %s.", path)
     return sha256_of_file(path)
+
+
+def needs_checkpoint(cfg: CfgNode) -> bool:
+    """Whether the configured model says nothing of use before a checkpoint fills it."""
+    return cfg.MODEL.META_ARCHITECTURE == "OpenVocabSegmenter" and head_class(cfg).needs_training
+
+
+def load_configured(model: nn.Module, cfg: CfgNode) -> str:
+    """Fill the model from ``MODEL.WEIGHTS``, which a model that needs no training may leave empty.
+
+    Returns:
+        The file's SHA-256, or ``UNTRAINED``.
+
+    Raises:
+        ConfigError: there is no checkpoint, and the model needs one.
+        WeightsError: see :func:`load_weights`.
+    """
+    if cfg.MODEL.WEIGHTS:
+        return load_weights(model, cfg.MODEL.WEIGHTS)
+    if needs_checkpoint(cfg):
+        raise ConfigError(
+            f"MODEL.WEIGHTS is empty, and {cfg.MODEL.SEM_SEG_HEAD.NAME} predicts nothing of use before it is "
+            "trained: name a checkpoint, or a model that needs no training."
+        )
+    return UNTRAINED
 
 
 class CheckpointStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ovrs.config import ConfigError
-from ovrs.engine.checkpoint import load_weights
+from ovrs.engine.checkpoint import load_configured, load_weights, needs_checkpoint
 from ovrs.engine.setup import begin_run, build_model, prepare_run
 from ovrs.engine.testing import check_test_sets, evaluate
 from ovrs.engine.trainer import Trainer
@@ -18,14 +18,14 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         args: what :func:`ovrs.engine.argument_parser` gives.
     """
     cfg = prepare_run(args)
-    if args.eval_only and not cfg.MODEL.WEIGHTS:
+    if args.eval_only and not cfg.MODEL.WEIGHTS and needs_checkpoint(cfg):
         raise ConfigError("an evaluation needs MODEL.WEIGHTS, the checkpoint to evaluate.")
     if args.eval_only and not cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST is empty; name at least one data set, or the path of a data card.")
     check_test_sets(cfg)
     if args.eval_only:
         model = build_model(cfg)
-        weights = load_weights(model, cfg.MODEL.WEIGHTS)
+        weights = load_configured(model, cfg)
         begin_run(cfg, args)
         evaluate(cfg, model, cfg.OUTPUT_DIR, weights)
         return

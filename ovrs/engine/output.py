@@ -14,13 +14,13 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 
-from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.config import get_cfg
 from ovrs.engine.checkpoint import POINTER, CheckpointStore
 from ovrs.errors import ConfigError, shortened
 from ovrs.evaluation.report import JSON_NAME, MARKDOWN_NAME
 from ovrs.files import replacing
 from ovrs.plain_yaml import read_plain_yaml
+from ovrs.zoo.state_dict import sha256_of_file
 
 CONFIG_NAME, LOG_NAME, METRICS_NAME = "config.yaml", "log.txt", "metrics.json"
 LOGGERS = ("fvcore", "detectron2", "ovrs")

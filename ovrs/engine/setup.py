@@ -166,7 +166,7 @@ def build_model(cfg: CfgNode, *, load_towers: bool = True) -> nn.Module:
 
     Raises:
         ConfigError: a name that no registry knows, or a value out of range.
-        WeightsError: see :mod:`ovrs.backbones.weights`.
+        WeightsError: see :func:`ovrs.zoo.resolve`.
     """
     import_modules(cfg)  # this process may have been handed a configuration that another one loaded
     if not load_towers:

@@ -17,20 +17,20 @@ from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import Tensor
 
-from ovrs.backbones.state_dict import load_strictly
 from ovrs.data import build_train_loader
-from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights
+from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights, needs_checkpoint
 from ovrs.engine.distributed import distributed
 from ovrs.engine.interrupt import Interrupted, StopRequest
 from ovrs.engine.optimizer import build_optimizer, check_solver, gradient_clipper, learning_rate_factor
 from ovrs.engine.output import METRICS_NAME
 from ovrs.engine.progress import PERIOD, PrintProgress
 from ovrs.engine.setup import build_model
+from ovrs.engine.slim import FROZEN, completed, frozen_names, identity
 from ovrs.engine.testing import evaluate
 from ovrs.errors import ConfigError, TrainingDiverged, WeightsError
 from ovrs.files import replacing
 from ovrs.heads import head_class
-from ovrs.zoo.slim import FROZEN, completed, frozen_names, identity
+from ovrs.zoo.state_dict import load_strictly
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ class Trainer(TrainerBase):
     def __init__(self, cfg: CfgNode, resume: bool = False) -> None:
         super().__init__()
         check_solver(cfg)
+        if not needs_checkpoint(cfg):
+            raise ConfigError(f"{cfg.MODEL.SEM_SEG_HEAD.NAME} has nothing to train; evaluate it (ovrs eval).")
         self.cfg = cfg
         self.store = CheckpointStore(cfg.OUTPUT_DIR)
         last = self.store.load_last() if resume else None

@@ -18,12 +18,12 @@ from detectron2.config import get_cfg as detectron2_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 
-from ovrs.backbones.state_dict import sha256_of_file
-from ovrs.backbones.weights import CATALOGUE
 from ovrs.config import get_cfg
 from ovrs.inference import resolve_device
 from ovrs.structures import IGNORE_LABEL
 from ovrs.vocabulary import Vocabulary
+from ovrs.zoo import find
+from ovrs.zoo.state_dict import sha256_of_file
 
 VERSIONED_MODULES = ("ovrs", "detectron2", "torch", "open_clip", "timm", "numpy")
 # Groups and keys of the configuration that no figure of an evaluation depends on; all others are written down.
@@ -154,8 +154,8 @@ def _files(config: Mapping[str, Any]) -> dict[str, str]:
             continue
         if os.path.isfile(value):
             files[key] = _sha256(value, os.stat(value).st_mtime_ns)
-        elif value in CATALOGUE and CATALOGUE[value].sha256:
-            files[key] = CATALOGUE[value].sha256
+        elif (entry := find(value)) and entry.sha256:
+            files[key] = entry.sha256
     return files
 
 

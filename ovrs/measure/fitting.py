@@ -40,7 +40,7 @@ def fitting_configs(identity: Identity, names: Sequence[str] = ()) -> list[tuple
     for name, cfg in chosen.items():
         key = json.dumps(_shaping(plain(cfg.MODEL)), sort_keys=True)
         if key not in by_model:
-            by_model[key] = compare(identity.tensors, model_shapes(cfg))
+            by_model[key] = compare(identity.tensors, model_shapes(cfg), identity.frozen)
         fits.append((name, by_model[key]))
     return sorted(fits, key=lambda item: item[1].distance)
 

@@ -13,12 +13,12 @@ from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
 import ovrs
-from ovrs.backbones import CATALOGUE
 from ovrs.errors import shortened
 from ovrs.heads.dr_seg.ranking_file import ChannelRanking
 from ovrs.ranking.collect import SHORTER_SIDE, RankingOptions, collect
 from ovrs.ranking.labelled import labelled_set
 from ovrs.ranking.tower import FrozenTower
+from ovrs.zoo import find
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def rank_channels(
         "image_list_sha256": hashlib.sha256(stems.encode()).hexdigest(),
         "cells": found.cells.tolist(),
         "vlm": Path(node.ARCH).name,
-        "vlm_weights": node.WEIGHTS if node.WEIGHTS in CATALOGUE else Path(node.WEIGHTS).name,
+        "vlm_weights": node.WEIGHTS if find(node.WEIGHTS) else Path(node.WEIGHTS).name,
         "vlm_sha256": tower.sha256,
         "input_size": tower.side,
         "shorter_side": SHORTER_SIDE,

@@ -13,11 +13,11 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from ovrs.backbones import VLM, build_vlm
-from ovrs.backbones.state_dict import sha256_of_file
-from ovrs.backbones.weights import fetch
 from ovrs.inference import ScoreMap, WholeImage, resolve_device
 from ovrs.structures import TowerRequest
 from ovrs.vocabulary import TEMPLATE_SETS, TextBank, Vocabulary
+from ovrs.zoo import resolve
+from ovrs.zoo.state_dict import sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class FrozenTower:
 
         Raises:
             ConfigError: a name that the registry does not know, or a value out of range.
-            WeightsError: see :mod:`ovrs.backbones.weights`.
+            WeightsError: see :func:`ovrs.zoo.resolve`.
         """
         node = cfg.MODEL.VLM
         if not node.WEIGHTS and cfg.SEED < 0:
@@ -82,7 +82,7 @@ class FrozenTower:
             cfg.MODEL.PIXEL_STD,
             templates=Vocabulary.templates_of(cfg),
             synonyms=cfg.VOCABULARY.SYNONYMS,
-            sha256=sha256_of_file(fetch(node.WEIGHTS, "MODEL.VLM")) if node.WEIGHTS else "",
+            sha256=sha256_of_file(resolve(node.WEIGHTS, "MODEL.VLM.WEIGHTS")) if node.WEIGHTS else "",
             device=resolve_device(cfg.MODEL.DEVICE),
         )
 

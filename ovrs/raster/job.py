@@ -27,6 +27,7 @@ from ovrs.raster.model import ModelInfo
 from ovrs.raster.mosaic import Layer, Part, Place, is_whole, write_mosaic, write_part
 from ovrs.raster.opening import opened
 from ovrs.raster.options import RasterOptions
+from ovrs.raster.overlay import write_overlay
 from ovrs.raster.reading import Block, valid_pixels, wanted_pixels
 from ovrs.raster.scene import describe
 from ovrs.visualization import class_colours, write_qml
@@ -198,9 +199,12 @@ class Job:
         labels = layers["labels"]
         write_qml(self.path("labels.qml"), labels.categories, labels.colours)
         ground = Ground(place.transform, place.crs, place.height, place.width, self._options.planar)
+        files = [f"{name}.tif" for name in layers] + ["labels.qml", "areas.csv"]
+        if self._options.overlay:
+            write_overlay(self.path("overlay.png"), self.scene, self.path("labels.tif"), labels, Path(self.source).name)
+            files.append("overlay.png")
         areas = class_areas(self.path("labels.tif"), labels.categories, ground)
         write_areas(self.path("areas.csv"), areas, ground)
-        files = [f"{name}.tif" for name in layers] + ["labels.qml", "areas.csv"]
         if self._options.vector:
             from ovrs.raster.vectors import write_vectors
 
@@ -249,7 +253,7 @@ class Job:
             "reading": self.scene.decisions(),
             "swaths": self._swaths,
             "layers": list(self.layers),
-            "confidence": options.confidence,
+            "pictures": [options.confidence, options.overlay],
             "vector": [options.vector, options.min_area, options.simplify, options.planar],
             "colours": dict(options.colours),
         }

@@ -16,13 +16,13 @@ class ModelInfo:
 
     Attributes:
         names: the classes, in the order of the labels.
+        other: the name of the label after the last class, which weak pixels get; "" where there is none.
         kernel: side of the windows that it wants, in pixels.
         cell: pixels per score along a side; divides ``kernel``.
         rule: what its scores mean.
         class_of: the class of every row of scores; ``None`` where there is one row per class.
         identity: what tells it from others (name, checksum, words, …); a run goes on only with the same.
         batch_size: windows per pass.
-        gsd: metres per pixel of what it was trained on; 0 if unknown.
     """
 
     names: tuple[str, ...]
@@ -31,13 +31,13 @@ class ModelInfo:
     identity: dict[str, str]
     cell: int = 1
     class_of: tuple[int, ...] | None = None
+    other: str = ""
     batch_size: int = 1
-    gsd: float = 0.0
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What labels can say: the classes, and "other" where weak pixels get a label of their own."""
-        return (*self.names, "other") if self.rule.threshold > 0 and self.rule.below is None else self.names
+        """The name of every label."""
+        return (*self.names, self.other) if self.other else self.names
 
 
 class WindowModel(Protocol):

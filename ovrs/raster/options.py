@@ -27,6 +27,7 @@ class RasterOptions:
         overlap: fraction of a window that neighbours share, 0 to 0.9.
         confidence: whether the winner's probability is written (a byte, 0 to 254 for 0 to 1).
         scores: whether the probabilities of all classes are written (like ``confidence``, a band per class).
+        overlay: whether a picture of raster and map side by side is written, with a legend.
         vector: format of polygons, one of :data:`VECTOR_FORMATS`; empty for none.
         min_area: polygons of fewer square metres are left out.
         simplify: how far outlines of polygons may be straightened, in pixels; common borders stay common.
@@ -45,6 +46,7 @@ class RasterOptions:
     overlap: float = 1 / 3
     confidence: bool = False
     scores: bool = False
+    overlay: bool = False
     vector: str = ""
     min_area: float = 0.0
     simplify: float = 0.0

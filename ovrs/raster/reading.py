@@ -100,15 +100,18 @@ def _read_colours(scene: Scene, dataset: DatasetReader, top: int, bottom: int, l
     """Read canvas pixels as uint8 [3, h, w] RGB."""
     from rasterio.enums import Resampling
 
-    coarser = scene.rows.scale * scene.columns.scale > 1
+    resampling = Resampling.average if scene.rows.scale * scene.columns.scale > 1 else Resampling.bilinear
     values = dataset.read(
         scene.bands,
         window=_source(scene, top, bottom, left, right),
         out_shape=(len(scene.bands), bottom - top, right - left),
-        resampling=(
-            Resampling.nearest if scene.lookup is not None else Resampling.average if coarser else Resampling.bilinear
-        ),
+        resampling=resampling if scene.lookup is None else Resampling.nearest,
     )
+    return as_colours(scene, values)
+
+
+def as_colours(scene: Scene, values: np.ndarray) -> np.ndarray:
+    """Return what the model sees of a raster's values [bands, h, w]: uint8 [3, h, w] RGB."""
     if scene.lookup is not None:
         return np.ascontiguousarray(scene.lookup[values[0]].transpose(2, 0, 1))
     if scene.low:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovrs.engine import build_model, evaluate, load_weights
+from ovrs.engine import build_model, evaluate, load_configured
 from ovrs.evaluation import ResultStore
 from ovrs.reproduction.subject import Subject
 from ovrs.reproduction.table import subjects_of
@@ -54,11 +54,11 @@ def _run(subject: Subject, store: ResultStore) -> int:
         return 0
     cfg = subject.cfg.clone()
     cfg.defrost()
-    cfg.MODEL.WEIGHTS = str(subject.weights)
+    cfg.MODEL.WEIGHTS = str(subject.weights or "")
     cfg.DATASETS.TEST = tuple(open_sets)
     cfg.freeze()
-    logger.info("%s: %s on %s", subject.name, subject.weights, ", ".join(open_sets))
+    logger.info("%s: %s on %s", subject.name, subject.weights or "no checkpoint", ", ".join(open_sets))
     model = build_model(cfg)
     folder = Path("output", "reproduced", subject.paper.key, subject.table.key, subject.row.key)
-    evaluate(cfg, model, folder, load_weights(model, subject.weights))
+    evaluate(cfg, model, folder, load_configured(model, cfg))
     return len(open_sets)

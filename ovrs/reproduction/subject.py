@@ -10,17 +10,18 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.config import load_config
 from ovrs.config.names import configs_folder
 from ovrs.config.papers import MEAN, Column, Paper, Row, Table
 from ovrs.data import DataError, resolve_datasets
+from ovrs.engine.checkpoint import UNTRAINED, needs_checkpoint
 from ovrs.evaluation import Result, ResultStore, describe_protocol
 from ovrs.evaluation.store import differences, in_words
 from ovrs.heads import head_class
 from ovrs.vocabulary import Vocabulary
 from ovrs.zoo import cached_path, entry_of, is_present
 from ovrs.zoo.cache import known_sum
+from ovrs.zoo.state_dict import sha256_of_file
 
 FINAL_CHECKPOINT = "model_final.pth"
 _NOT_OURS = "this model is not in this project; its figures are quoted from the paper"
@@ -77,6 +78,8 @@ class Subject:
     @cached_property
     def weights_sha256(self) -> str:
         """The sum of the weights behind the row, known even where the file is not here; "" if it is not."""
+        if self.cfg is not None and not needs_checkpoint(self.cfg):
+            return UNTRAINED
         if self.weights is not None:
             return sha256_of_file(self.weights)
         return known_sum(entry_of(self.row.checkpoint)) if self.row.checkpoint else ""
@@ -85,7 +88,7 @@ class Subject:
         """Return why the row cannot be measured, with the remedy; "" if it can."""
         if self.cfg is None:
             return _NOT_OURS
-        if self.weights is None:
+        if self.weights is None and needs_checkpoint(self.cfg):
             if self.row.checkpoint:
                 return f"checkpoint {self.row.checkpoint} is absent: ovrs models fetch {self.row.checkpoint}"
             own = Path(self.cfg.OUTPUT_DIR, FINAL_CHECKPOINT)

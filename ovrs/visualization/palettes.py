@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import cv2
 import numpy as np
@@ -81,8 +82,7 @@ def palette(n: int) -> NDArray[np.uint8]:
 def class_colours(names: Sequence[str], chosen: Mapping[str, str] | None = None) -> NDArray[np.uint8]:
     """Return a colour for every class: the chosen one, else the one that its name suggests, else one that is free.
 
-    Water is blue and a forest dark green, whatever their place in the list. No two classes look alike unless they
-    were chosen to.
+    Water is blue and a forest dark green, whatever their place in the list.
 
     Args:
         names: the classes.
@@ -103,18 +103,14 @@ def class_colours(names: Sequence[str], chosen: Mapping[str, str] | None = None)
         raise ConfigError(
             f"a colour is given for {unknown[0]!r}, which is no class; did you mean {nearest(unknown[0], names)}?"
         )
-    free = iter(palette(len(names) * 4 + 32).tolist())
-    used = [_WHITE, IGNORED_COLOUR, *given.values()]
-    colours = []
+    taken = [_WHITE, IGNORED_COLOUR, *given.values()]
     for name in names:
-        colour = given.get(name)
-        if colour is None:
-            colour = _BY_WORD.get(_head_word(name))
-            while colour is None or _distance(colour, used) < _ALIKE:
-                colour = tuple(next(free))
-            used.append(colour)
-        colours.append(colour)
-    return np.array(colours, np.uint8).reshape(len(names), 3)
+        expected = _BY_WORD.get(_head_word(name))
+        if name not in given and expected is not None and _distance(expected, taken) >= _ALIKE:
+            given[name] = expected
+            taken.append(expected)
+    free = (c for c in cycle(palette(min(2 * len(names) + 64, _MOST)).tolist()) if _distance(c, taken) >= _ALIKE)
+    return np.array([given.get(name) or next(free) for name in names], np.uint8).reshape(len(names), 3)
 
 
 def _read_colour(name: str, text: str) -> tuple[int, ...]:

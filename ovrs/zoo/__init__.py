@@ -4,7 +4,7 @@ from ovrs.zoo.cache import cache_folder, cached_path, is_present
 from ovrs.zoo.catalogue import WeightsEntry, catalogue, entry_of, find, list_models
 from ovrs.zoo.fetch import config_of, fetch, resolve
 from ovrs.zoo.identify import compare, identify, shapes_of
-from ovrs.zoo.layouts import LAYOUTS, Layout, from_any_layout, layout_of
+from ovrs.zoo.layouts import LAYOUTS, Layout, from_any_layout, layout_of, split_fused_attention
 
 __all__ = [
     "LAYOUTS",
@@ -25,4 +25,5 @@ __all__ = [
     "list_models",
     "resolve",
     "shapes_of",
+    "split_fused_attention",
 ]

@@ -11,10 +11,10 @@ import logging
 import os
 from pathlib import Path
 
-from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.errors import WeightsError
 from ovrs.files import replacing
 from ovrs.zoo.catalogue import WeightsEntry
+from ovrs.zoo.state_dict import sha256_of_file
 
 FOLDER_VARIABLE = "OVRS_WEIGHTS"
 

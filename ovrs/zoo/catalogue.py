@@ -22,7 +22,7 @@ _HUB = "https://huggingface.co"
 _BUILT_IN = Path(__file__).with_name("catalogue.yaml")
 
 Activation = Literal["quick_gelu", "gelu"]
-Kind = Literal["tower", "segmenter"]
+Kind = Literal["tower", "segmenter", "part"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class WeightsEntry:
 
     Attributes:
         name: in the catalogue.
-        kind: "tower" or "segmenter".
+        kind: "tower", "segmenter" or "part" (of a model: an upsampler).
         title: one line for people.
         licence: of the weights.
         file: its name in the cache folder.
@@ -155,18 +155,21 @@ def entry_of(name: str) -> WeightsEntry:
     return entry
 
 
+_GROUPS: dict[str, Kind] = {"towers": "tower", "segmenters": "segmenter", "parts": "part"}
+
+
 @lru_cache(maxsize=4)
 def _read(further: str) -> dict[str, WeightsEntry]:
     entries: dict[str, WeightsEntry] = {}
     for path in (_BUILT_IN, *(Path(text).expanduser() for text in further.split(os.pathsep) if text)):
         content = read_plain_yaml(path, "catalogue", WeightsError) or {}
-        for group, kind in (("towers", "tower"), ("segmenters", "segmenter")):
+        for group, kind in _GROUPS.items():
             for name, values in (content.pop(group, None) or {}).items():
                 if name in entries:
                     raise WeightsError(f"{path}: {group}.{name}: the name is taken already; choose another.")
                 entries[name] = _entry(f"{path}: {group}.{name}", name, kind, values)
         if content:
-            raise WeightsError(f"{path}: {', '.join(content)}: unknown; a catalogue has 'towers' and 'segmenters'.")
+            raise WeightsError(f"{path}: {', '.join(content)}: unknown; a catalogue has {', '.join(_GROUPS)}.")
     return entries
 
 

@@ -11,46 +11,22 @@ from torch import Tensor
 from ovrs.errors import choose
 from ovrs.files import replacing
 from ovrs.zoo.layouts import LAYOUTS, from_any_layout
-from ovrs.zoo.slim import read_weights
 
 
-def import_weights(source: Path, target: Path) -> dict[str, Tensor]:
-    """Write a checkpoint of this or of an original project in this project's names.
-
-    Args:
-        source: the file; see :func:`ovrs.zoo.slim.read_weights` for what is understood.
-        target: ``.safetensors``, or another ending for a PyTorch file with the key ``model``.
-
-    Returns:
-        What was written.
-
-    Raises:
-        WeightsError: an unreadable file, or tensors that its layout does not know.
-    """
-    state = from_any_layout(read_weights(source))
-    write_weights(state, target)
-    return state
-
-
-def export_weights(source: Path, target: Path, project: str) -> dict[str, Tensor]:
-    """Write a checkpoint in the names of an original project, whatever names it has.
+def to_layout(state: Mapping[str, Tensor], project: str = "") -> dict[str, Tensor]:
+    """Return a model's tensors in the names of a project, whatever names they have.
 
     Args:
-        source: the file.
-        target: as for :func:`import_weights`.
-        project: whose names, a key of ``LAYOUTS``.
-
-    Returns:
-        What was written. Tensors that the original derives from the geometry are left out.
+        state: tensors by name, of this or of an original project.
+        project: a key of ``LAYOUTS``; "" for this project. Tensors that the original derives from the geometry are
+            left out.
 
     Raises:
         ConfigError: unknown project.
-        WeightsError: an unreadable file, or tensors that the project's model does not have.
+        WeightsError: tensors that their layout does not know, or that the project's model does not have.
     """
-    layout = LAYOUTS[choose("--to", project, sorted(LAYOUTS))]
-    state = layout.to_official(from_any_layout(read_weights(source)))
-    write_weights(state, target)
-    return state
+    ours = from_any_layout(dict(state))
+    return LAYOUTS[choose("--to", project, sorted(LAYOUTS))].to_official(ours) if project else ours
 
 
 def write_weights(state: Mapping[str, Tensor], target: Path, metadata: Mapping[str, str] | None = None) -> None:

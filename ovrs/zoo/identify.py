@@ -11,12 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ovrs.backbones.state_dict import read_checkpoint, read_state_dict, sha256_of_file
 from ovrs.errors import shortened
 from ovrs.zoo.catalogue import catalogue
 from ovrs.zoo.layouts import layout_of
+from ovrs.zoo.state_dict import read_checkpoint, read_state_dict, sha256_of_file
 
 OWN_LAYOUT = "this project"
+FROZEN = "frozen"  # a slim checkpoint's entry about towers whose frozen tensors it leaves to their own weights
 Shapes = Mapping[str, tuple[int, ...]]
 
 # Per kind of tower: a tensor name that only it has, and what its layout is called.
@@ -42,6 +43,7 @@ class Identity:
         progress: how far it was trained, such as "iteration 80000"; "" if the file does not say.
         holds: entries of the file beside its tensors.
         metadata: of a safetensors file.
+        frozen: {tower: its weights} of which a slim checkpoint holds only what was trained.
         tensors: shapes by name; in this project's names if the layout is a known segmenter's.
         left_out: tensors of the layout that nothing reads.
         numbers: of all tensors together.
@@ -55,6 +57,7 @@ class Identity:
     progress: str
     holds: tuple[str, ...]
     metadata: Mapping[str, str]
+    frozen: Mapping[str, str]
     tensors: Shapes
     left_out: tuple[str, ...]
     numbers: int
@@ -113,6 +116,7 @@ def identify(path: str | Path) -> Identity:
         progress=_progress(content),
         holds=tuple(str(key) for key, value in content.items() if not isinstance(value, Tensor)),
         metadata=read_metadata(path),
+        frozen={tower: entry["config"]["WEIGHTS"] for tower, entry in content.get(FROZEN, {}).items()},
         tensors=shapes_of(renamed),
         left_out=tuple(name for name in state if layout and layout.drops(name)),
         numbers=sum(tensor.numel() for tensor in state.values()),
@@ -120,10 +124,17 @@ def identify(path: str | Path) -> Identity:
     )
 
 
-def compare(found: Shapes, expected: Shapes) -> Fit:
-    """Compare the tensors of a file with those of a model, by name and shape."""
+def compare(found: Shapes, expected: Shapes, frozen: Iterable[str] = ()) -> Fit:
+    """Compare the tensors of a file with those of a model, by name and shape.
+
+    Args:
+        found: of the file.
+        expected: of the model.
+        frozen: towers whose tensors need not be in the file.
+    """
+    elsewhere = tuple(f"{tower}." for tower in frozen)
     return Fit(
-        missing=tuple(name for name in expected if name not in found),
+        missing=tuple(name for name in expected if name not in found and not name.startswith(elsewhere)),
         surplus=tuple(name for name in found if name not in expected),
         reshaped=tuple(
             f"{name}: {list(found[name])} in the file, {list(shape)} in the model"

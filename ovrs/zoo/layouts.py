@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ovrs.backbones.attention import fuse_split_attention, split_fused_attention
 from ovrs.errors import WeightsError
 
 
@@ -271,3 +270,28 @@ def from_any_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return ``state`` in this project's names, whichever known project it comes from."""
     layout = layout_of(state)
     return layout.to_ours(state) if layout else state
+
+
+def split_fused_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename every ``...in_proj_weight`` of a state dict into its three parts."""
+    result = {}
+    for name, tensor in state.items():
+        if name.endswith(".in_proj_weight"):
+            stem = name[: -len("in_proj_weight")]
+            for part, weight in zip("qkv", tensor.chunk(3), strict=True):
+                result[f"{stem}{part}_proj_weight"] = weight
+        else:
+            result[name] = tensor
+    return result
+
+
+def fuse_split_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo :func:`split_fused_attention`."""
+    result = {}
+    for name, tensor in state.items():
+        stem = name.removesuffix("q_proj_weight")
+        if stem != name:
+            result[f"{stem}in_proj_weight"] = torch.cat([state[f"{stem}{part}_proj_weight"] for part in "qkv"])
+        elif not name.endswith(("k_proj_weight", "v_proj_weight")):
+            result[name] = tensor
+    return result

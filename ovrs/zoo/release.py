@@ -11,11 +11,11 @@ from typing import Any
 from tabulate import tabulate
 from torch import Tensor
 
-from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.errors import WeightsError
 from ovrs.files import replacing
 from ovrs.zoo.convert import write_weights
 from ovrs.zoo.identify import read_metadata
+from ovrs.zoo.state_dict import sha256_of_file
 
 FORMAT = "ovrs release 1"
 CARD_NAME = "README.md"

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from ovrs.backbones.attention import SplitAttention, split_fused_attention, use_split_attention
+from ovrs.backbones.attention import SplitAttention, use_split_attention
+from ovrs.zoo import split_fused_attention
 
 WIDTH, HEADS = 24, 3
 
@@ -50,19 +51,6 @@ def test_splitting_copies_the_weights(fused):
     nn.init.zeros_(fused.in_proj_weight)
     torch.testing.assert_close(split.q_proj_weight.detach(), before)
     assert before.abs().max() > 0
-
-
-def test_fused_names_split_and_fuse_again_to_the_same_tensors():
-    state = {
-        "blocks.0.attn.in_proj_weight": torch.randn(3 * WIDTH, WIDTH),
-        "blocks.0.attn.in_proj_bias": torch.randn(3 * WIDTH),
-        "proj": torch.randn(2, 2),
-    }
-    split = split_fused_attention(state)
-    parts = [f"blocks.0.attn.{part}_proj_weight" for part in "qkv"]
-    assert set(split) == {*parts, "blocks.0.attn.in_proj_bias", "proj"}
-    assert torch.equal(torch.cat([split[name] for name in parts]), state["blocks.0.attn.in_proj_weight"])
-    assert split["proj"] is state["proj"]
 
 
 def test_split_module_loads_split_names(fused):

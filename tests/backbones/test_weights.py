@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import re
 
 import open_clip
@@ -8,42 +7,32 @@ import pytest
 import timm
 import torch
 
-from ovrs.backbones import CATALOGUE, DinoPrior, build_vlm
-from ovrs.backbones.weights import WeightsEntry, choose_activation, fetch, find_entry
+from ovrs.backbones import DinoPrior, build_vlm
+from ovrs.backbones.weights import choose_activation, find_entry
 from ovrs.errors import ConfigError, WeightsError
+from ovrs.zoo import WeightsEntry, catalogue, list_models
 
-QUICK = WeightsEntry("ViT-B-16", "here", "MIT", activation="quick_gelu")
-EXACT = WeightsEntry("ViT-B-16", "here", "MIT", activation="gelu")
-BOTH = WeightsEntry("ViT-B-16", "here", "MIT", activation="gelu", published_with="quick_gelu")
+TOWERS = list_models("tower")
+CATALOGUE = catalogue()
+QUICK = WeightsEntry("a", "tower", "here", "MIT", "a.pt", activation="quick_gelu")
+EXACT = WeightsEntry("a", "tower", "here", "MIT", "a.pt", activation="gelu")
+BOTH = WeightsEntry("a", "tower", "here", "MIT", "a.pt", activation="gelu", published_with="quick_gelu")
 
 
 # ---------------------------------------------------------------------- catalogue
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_entry_is_complete(name):
+@pytest.mark.parametrize("name", TOWERS)
+def test_entry_of_a_tower_is_complete(name):
     entry = CATALOGUE[name]
     assert re.fullmatch(r"[a-z0-9]+/[\w.-]+", name), "a name that cannot be mistaken for a path"
-    assert entry.source
-    assert entry.licence
     for values in (entry.mean, entry.std):
         assert len(values) == 3
         assert all(0 < value < 1 for value in values)
-    assert bool(entry.file) != entry.timm, "either a file of this name or timm's own"
-    if entry.url:
-        assert entry.url.startswith("https://")
-        assert entry.url.endswith(f"/{entry.file}")
-        assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256), "what is downloaded is checked"
     assert entry.published_with != entry.activation or entry.activation is None
 
 
-def test_no_two_entries_share_a_file():
-    files = [entry.file for entry in CATALOGUE.values() if entry.file]
-    assert len(files) > 5
-    assert len(set(files)) == len(files)
-
-
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", TOWERS)
 def test_architecture_of_an_entry_exists(name):
     entry = CATALOGUE[name]
     if entry.activation is None:
@@ -52,7 +41,7 @@ def test_architecture_of_an_entry_exists(name):
         assert entry.arch in open_clip.list_models()
 
 
-@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.timm])
+@pytest.mark.parametrize("name", [name for name in TOWERS if CATALOGUE[name].timm])
 def test_timms_own_record_agrees(name):
     entry = CATALOGUE[name]
     record = timm.get_pretrained_cfg(entry.arch)
@@ -60,7 +49,7 @@ def test_timms_own_record_agrees(name):
     assert (record.mean, record.std) == (entry.mean, entry.std)
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if name.startswith("openai/")])
+@pytest.mark.parametrize("name", [name for name in TOWERS if name.startswith("openai/")])
 def test_openais_addresses_carry_the_sum(name):
     entry = CATALOGUE[name]
     assert entry.sha256 in entry.url
@@ -74,7 +63,7 @@ def test_published_sum_of_vit_b_16():
 
 
 def test_entry_is_found_for_its_architecture_only():
-    assert find_entry("openai/ViT-B-16", "ViT-B-16", "MODEL.VLM") is CATALOGUE["openai/ViT-B-16"]
+    assert find_entry("openai/ViT-B-16", "ViT-B-16", "MODEL.VLM") == CATALOGUE["openai/ViT-B-16"]
     assert find_entry("my/file.pt", "ViT-B-16", "MODEL.VLM") is None
     assert find_entry("", "ViT-B-16", "MODEL.VLM") is None
 
@@ -82,7 +71,8 @@ def test_entry_is_found_for_its_architecture_only():
 def test_local_file_is_recognised_by_its_published_name():
     name = "georsclip/ViT-L-14"
     path = f"my weights/{CATALOGUE[name].file}"
-    assert find_entry(path, "ViT-L-14", "MODEL.VLM") is CATALOGUE[name]
+    assert find_entry(path, "ViT-L-14", "MODEL.VLM") == CATALOGUE[name]
+    assert find_entry("ViT-L-14.pt", "ViT-B-32", "MODEL.VLM") is None, "any file may be called so"
     with pytest.raises(WeightsError, match=r"RS5M_ViT-L-14\.pt' fits MODEL\.VLM\.ARCH 'ViT-L-14', but 'ViT-B-32'"):
         find_entry(path, "ViT-B-32", "MODEL.VLM")
 
@@ -138,93 +128,43 @@ def test_unknown_activation_is_refused():
 # ---------------------------------------------------------------------- fetching
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """An empty download cache of this test's own."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch home"))
-    return tmp_path / "torch home" / "hub" / "ovrs"
+def test_name_of_the_catalogue_fills_a_tower(tiny_cfg, add_entry, monkeypatch, tmp_path):
+    monkeypatch.setenv("OVRS_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    expected = build_vlm(tiny_cfg).clip.state_dict()
+    torch.save(expected, tmp_path / "weights" / "mine.pth")
+    tiny_cfg.MODEL.VLM.WEIGHTS = add_entry("mine", arch=tiny_cfg.MODEL.VLM.ARCH, activation="quick_gelu")
+    torch.manual_seed(1)
+    assert all(torch.equal(t, expected[name]) for name, t in build_vlm(tiny_cfg).clip.state_dict().items())
 
 
-@pytest.fixture
-def published(tmp_path, monkeypatch):
-    """A file at an address, listed in the catalogue as "test/weights"."""
-    content = b"weights" * 1000
-    path = tmp_path / "server" / "weights.pt"
-    path.parent.mkdir()
-    path.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    entry = WeightsEntry("ViT-B-16", "here", "MIT", "weights.pt", url=path.as_uri(), sha256=digest)
-    monkeypatch.setitem(CATALOGUE, "test/weights", entry)
-    return path
-
-
-def test_path_of_a_local_file_is_itself(tmp_path):
-    (tmp_path / "my weights.pt").touch()
-    assert fetch(str(tmp_path / "my weights.pt"), "MODEL.VLM") == tmp_path / "my weights.pt"
-
-
-def test_home_folder_is_understood(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine.pt").touch()
-    assert fetch("~/mine.pt", "MODEL.VLM") == tmp_path / "mine.pt"
-
-
-def test_neither_file_nor_name_lists_the_catalogue():
-    with pytest.raises(WeightsError, match=r"MODEL\.PRIOR\.WEIGHTS: 'absent\.pt' is neither .*openai/ViT-B-32.*rsib"):
-        fetch("absent.pt", "MODEL.PRIOR")
-
-
-def test_file_is_downloaded_once(hub, published):
-    path = fetch("test/weights", "MODEL.VLM")
-    assert path == hub / "weights.pt"
-    assert path.read_bytes() == published.read_bytes()
-    published.unlink()
-    assert fetch("test/weights", "MODEL.VLM") == path
-
-
-def test_download_with_another_sum_is_refused_and_not_kept(hub, published):
-    published.write_bytes(b"something else")
-    with pytest.raises(WeightsError, match=r"downloading 'test/weights' .* failed"):
-        fetch("test/weights", "MODEL.VLM")
-    assert not list(hub.iterdir())
-
-
-def test_cached_file_with_another_sum_is_refused(hub, published):
-    path = fetch("test/weights", "MODEL.VLM")
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(WeightsError, match=r"weights\.pt is damaged: its SHA-256 is not [0-9a-f]{64}\. Delete it"):
-        fetch("test/weights", "MODEL.VLM")
-
-
-def test_failed_download_says_where_to_put_the_file(hub, published):
-    published.unlink()
-    with pytest.raises(WeightsError) as error:
-        fetch("test/weights", "MODEL.VLM")
-    message = str(error.value)
-    assert published.as_uri() in message
-    assert f"put it at {hub / 'weights.pt'}, or set MODEL.VLM.WEIGHTS to its path" in message
-
-
-def test_weights_without_an_address_say_where_people_get_them(hub):
-    with pytest.raises(WeightsError) as error:
-        fetch("rsib/ViT-B-8", "MODEL.PRIOR")
-    message = str(error.value)
-    assert "cannot be downloaded automatically. Get RSIB.pth (PyTorch state dict under 'teacher') from: RSIB" in message
-    assert f"put it at {hub / 'RSIB.pth'}, or set MODEL.PRIOR.WEIGHTS to its path" in message
-
-
-def test_file_put_into_the_cache_by_hand_is_used(hub):
-    hub.mkdir(parents=True)
-    (hub / "RSIB.pth").touch()
-    assert fetch("rsib/ViT-B-8", "MODEL.PRIOR") == hub / "RSIB.pth"
-
-
-def test_failed_download_by_timm_says_what_to_do(tiny_cfg, monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    entry = WeightsEntry("vit_tiny_patch16_224.augreg_in21k", "a hub", "Apache-2.0", timm=True)
-    monkeypatch.setitem(CATALOGUE, "test/vit", entry)
-    tiny_cfg.MODEL.PRIOR.WEIGHTS = "test/vit"
-    tiny_cfg.MODEL.PRIOR.ARCH = entry.arch
+def test_weights_that_cannot_be_had_name_the_key(tiny_cfg, monkeypatch, tmp_path):
+    monkeypatch.setenv("OVRS_WEIGHTS", str(tmp_path))
+    tiny_cfg.MODEL.PRIOR.WEIGHTS = "rsib/ViT-B-8"
+    tiny_cfg.MODEL.PRIOR.ARCH = "vit_base_patch8_224.dino"
     tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 1]
-    with pytest.raises(WeightsError, match=r"downloading vit_tiny_patch16_224.* from a hub failed .* set MODEL\.PRIOR"):
+    with pytest.raises(WeightsError, match=r"MODEL\.PRIOR\.WEIGHTS: .*cannot be downloaded automatically.*RSIB\.pth"):
         DinoPrior(tiny_cfg)
+
+
+@pytest.fixture
+def timms_own(tiny_cfg, add_entry, monkeypatch, tmp_path):
+    """An entry that timm would fetch."""
+    monkeypatch.setenv("OVRS_WEIGHTS", str(tmp_path))
+    tiny_cfg.MODEL.PRIOR.ARCH = "vit_tiny_patch16_224.augreg_in21k"
+    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 1]
+    tiny_cfg.MODEL.PRIOR.WEIGHTS = add_entry("own-vit", arch=tiny_cfg.MODEL.PRIOR.ARCH, hub="a/hub", timm=True)
+    return tiny_cfg
+
+
+def test_failed_download_by_timm_says_what_to_do(timms_own):
+    words = r"downloading vit_tiny_patch16_224.* from https://huggingface.co/a/hub.* failed .*ovrs models fetch own-vit"
+    with pytest.raises(WeightsError, match=words):
+        DinoPrior(timms_own)
+
+
+def test_file_in_the_cache_comes_before_timms_download(timms_own, tmp_path):
+    model = timm.create_model(timms_own.MODEL.PRIOR.ARCH, depth=1, num_classes=0)
+    torch.save(model.state_dict(), tmp_path / "own-vit.pth")
+    found = DinoPrior(timms_own).vit.state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in model.state_dict().items())

@@ -6,10 +6,10 @@ import logging
 import pytest
 import yaml
 
-from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.engine.checkpoint import POINTER
 from ovrs.engine.output import begin_output, check_output, differences, keep_log
 from ovrs.errors import ConfigError
+from ovrs.zoo.state_dict import sha256_of_file
 
 
 @pytest.fixture

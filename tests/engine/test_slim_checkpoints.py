@@ -6,8 +6,8 @@ from same_state import assert_same
 
 from ovrs.backbones import build_vlm
 from ovrs.engine import Trainer, build_model, load_weights
+from ovrs.engine.slim import read_weights
 from ovrs.errors import WeightsError
-from ovrs.zoo.slim import read_weights
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import shutil
 import pytest
 import yaml
 
-from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.config import ConfigError
 from ovrs.data import DataError
 from ovrs.demo import CLASSES, RENAMED_CLASSES
 from ovrs.engine import CheckpointStore, build_model, check_test_sets, evaluate
 from ovrs.evaluation import EvaluationError, ResultStore
+from ovrs.zoo.state_dict import sha256_of_file
 
 
 @pytest.fixture

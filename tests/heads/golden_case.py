@@ -17,10 +17,10 @@ import torch
 from detectron2.config import CfgNode
 from golden import fill
 
-from ovrs.backbones.state_dict import load_strictly
 from ovrs.config import get_cfg
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.zoo import from_any_layout
+from ovrs.zoo.state_dict import load_strictly
 
 FOLDER = Path(fill.__file__).parent
 # Which elements of an array were recorded; of the results of whole aggregation layers by "agg".

@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
-from ovrs.backbones.state_dict import load_strictly
 from ovrs.heads.dr_seg.channels import ChannelSplit
 from ovrs.heads.dr_seg.ranking_file import RankingError
+from ovrs.zoo.state_dict import load_strictly
 
 CHANNELS = 12
 

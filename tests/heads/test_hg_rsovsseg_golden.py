@@ -15,13 +15,13 @@ from head_inputs import Inputs, configured
 from torch import Tensor
 
 from ovrs.backbones.position_embedding import adapt_position_embedding
-from ovrs.backbones.state_dict import load_strictly
 from ovrs.config import load_config
 from ovrs.heads import HGRSOVSSegHead
 from ovrs.losses import CrossEntropy
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.structures import TextFeatures, TowerFeatures, TowerSpec
 from ovrs.zoo import LAYOUTS, from_any_layout
+from ovrs.zoo.state_dict import load_strictly
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "hg_rsovsseg_vitl14"

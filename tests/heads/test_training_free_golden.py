@@ -16,13 +16,16 @@ import torch.nn.functional as F
 from golden import fill
 from golden.free import assert_close, normalised_image, read_free, recorded_weights, relative_error
 
-from ovrs.backbones.attention import split_fused_attention
-from ovrs.backbones.state_dict import load_strictly
 from ovrs.config import get_cfg
+from ovrs.config.keys import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.structures import TextFeatures
+from ovrs.zoo import split_fused_attention
+from ovrs.zoo.state_dict import load_strictly
 
 pytestmark = pytest.mark.heavy
+
+DINO_MEAN, DINO_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 @torch.inference_mode(False)
@@ -47,7 +50,7 @@ def build(meta: dict[str, Any], head: str = "ClipAttentionHead", **options: Any)
     if head == "ProxyClipHead":
         prior = cfg.MODEL.PRIOR
         prior.WEIGHTS, prior.INPUT_SIZE = "", 0
-        prior.PIXEL_MEAN, prior.PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+        prior.PIXEL_MEAN, prior.PIXEL_STD = DINO_MEAN, DINO_STD
     else:
         cfg.MODEL.PRIOR.NAME = ""
     for key, value in options.items():
@@ -251,6 +254,10 @@ def test_proxyclip_equals_the_original():
     golden = read_free("proxyclip_dino")
     meta, words = golden["meta"], torch.from_numpy(golden["query"])
     model = build(meta, head="ProxyClipHead")
+    # The original normalises with rounded constants and undoes it with the exact ones before DINO.
+    exact, own = [torch.tensor(v).view(-1, 1, 1) for v in (CLIP_PIXEL_MEAN, CLIP_PIXEL_STD)], (DINO_MEAN, DINO_STD)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in own)
+    model.prior_scale, model.prior_shift = exact[1] / std, (exact[0] - mean) / std
     crop = normalised_image(meta)[None, :, :336, :336]
     assert_close(model.embed(crop)["prior"].dense[0], golden, "proxy")
     stages = Stages(model, crop, words)

@@ -18,7 +18,7 @@ def original(layout: str, name: str) -> SimpleNamespace:
     path = Path(fill.__file__).with_name(f"{name}_manifest.json")
     manifest = json.loads(path.read_text(encoding="utf-8"))
     official = {tensor: torch.empty(shape, device="meta") for tensor, shape in manifest.items()}
-    return SimpleNamespace(tensors=shapes_of(LAYOUTS[layout].to_ours(official)))
+    return SimpleNamespace(tensors=shapes_of(LAYOUTS[layout].to_ours(official)), frozen={})
 
 
 @pytest.mark.parametrize(

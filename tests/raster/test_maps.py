@@ -245,7 +245,7 @@ def test_weak_pixels_become_other_and_many_classes_take_two_bytes(tmp_path, make
     picture = COLOURS[truth].transpose(2, 0, 1).copy()
     picture[:, :20] = 255
     path = write_raster(tmp_path / "weak.tif", picture)
-    labels, outcome = make_map(path, ColourModel(rule=ScoreRule(threshold=0.8)))
+    labels, outcome = make_map(path, ColourModel(rule=ScoreRule(threshold=0.8), other="other"))
     assert (labels[:20] == len(NAMES)).all()
     np.testing.assert_array_equal(labels[20:], truth[20:])
     assert outcome["classes"][-1]["name"] == "other"

@@ -13,11 +13,11 @@ from detectron2.config import CfgNode
 from golden import fill
 from miniature_sets import write_set
 
-from ovrs.backbones.state_dict import load_strictly
 from ovrs.config import get_cfg, load_config
 from ovrs.config.loader import changed_keys
 from ovrs.engine import build_model
 from ovrs.zoo import LAYOUTS, cached_path, entry_of
+from ovrs.zoo.state_dict import load_strictly
 
 # Sizes of every head; the numbers of layers stay as the originals' checkpoints have them.
 COST_VOLUME = {

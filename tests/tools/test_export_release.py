@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from ovrs.backbones.state_dict import sha256_of_file
 from ovrs.config import load_config
 from ovrs.engine import build_model, evaluate, load_weights
 from ovrs.errors import WeightsError
 from ovrs.zoo import identify
 from ovrs.zoo.release import read_release
+from ovrs.zoo.state_dict import sha256_of_file
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
-"""A server of one file, and a catalogue with entries that point to it."""
+"""A server of one file, and a cache folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from file_server import Behaviour, serving
 
 from ovrs.zoo import download
@@ -26,17 +25,3 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "my weights"
     monkeypatch.setenv("OVRS_WEIGHTS", str(folder))
     return folder
-
-
-@pytest.fixture
-def add_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
-    """Return a function that adds an entry to the catalogue."""
-
-    def add(name: str = "tiny", kind: str = "towers", **values: object) -> str:
-        path = tmp_path / f"catalogue of {name}.yaml"
-        entry = {"title": "A tiny file", "licence": "MIT", "file": f"{name}.pth", **values}
-        path.write_text(yaml.safe_dump({kind: {name: entry}}), encoding="utf-8")
-        monkeypatch.setenv("OVRS_ZOO", str(path))
-        return name
-
-    return add

@@ -12,11 +12,11 @@ from detectron2.config import CfgNode
 from golden import fill
 from torch import Tensor
 
-from ovrs.backbones.state_dict import load_strictly, read_state_dict
 from ovrs.config import get_cfg
 from ovrs.errors import WeightsError
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.zoo import LAYOUTS, from_any_layout
+from ovrs.zoo.state_dict import load_strictly, read_state_dict
 
 REMOTE = "sem_seg_head.predictor.clip_model_remote."
 LAYER = re.compile(r"(.*\.transformer\.layers\.)(\d+)(\..*)")

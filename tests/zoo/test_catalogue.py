@@ -15,7 +15,7 @@ ENTRIES = dict(catalogue())
 
 
 def test_towers_come_first_and_can_be_listed_alone():
-    assert list_models() == list_models("tower") + list_models("segmenter")
+    assert list_models() == [name for kind in ("tower", "segmenter", "part") for name in list_models(kind)]
     assert {"openai/ViT-B-16", "rsib/ViT-B-8", "dinov3/ViT-L-16-sat493m"} <= set(list_models("tower"))
     assert {"gsnet-vitb16", "hg-openearthmap", "rskt-vitl14-dlrsd", "cat-seg-b"} <= set(list_models("segmenter"))
 
@@ -33,12 +33,12 @@ def test_entry_is_complete(name: str):
     ways = [bool(way) for way in (entry.url, entry.hub, entry.google_drive, entry.by_hand)]
     assert sum(ways) == 1
     assert entry.sha256 == "" or re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
-    assert entry.address.startswith("https://") == bool(entry.url or entry.hub)
+    assert entry.address.startswith("https://") == (bool(entry.url or entry.hub) and not entry.gated)
     assert "/" not in entry.file
     if entry.kind == "tower":
         assert entry.arch
         assert len(entry.mean) == len(entry.std) == 3
-    else:
+    elif entry.kind == "segmenter":
         assert entry.layout in LAYOUTS
         assert entry.config
         assert re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+", entry.row)
@@ -81,7 +81,7 @@ def test_wrong_entries_are_named(add_entry, values, words):
     ("text", "words"),
     [
         ("towers: {gone: 3}", r"towers\.gone: expected 'key: value' pairs, found 3"),
-        ("models: {}", "models: unknown; a catalogue has 'towers' and 'segmenters'"),
+        ("models: {}", "models: unknown; a catalogue has towers, segmenters, parts"),
         ("towers: {rsib/ViT-B-8: {}}", r"towers\.rsib/ViT-B-8: the name is taken already"),
     ],
 )

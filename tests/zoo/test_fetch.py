@@ -9,7 +9,7 @@ import pytest
 from file_server import CONTENT, SUM, Behaviour
 
 from ovrs.errors import WeightsError
-from ovrs.zoo import cached_path, config_of, entry_of, fetch, is_present, resolve
+from ovrs.zoo import cache_folder, cached_path, config_of, entry_of, fetch, is_present, resolve
 
 OTHER_SUM = "0" * 64
 HALF = len(CONTENT) // 2
@@ -210,6 +210,23 @@ def test_path_is_taken_as_it_is(cache, tmp_path):
     path = tmp_path / "my model.pth"
     path.write_bytes(b"")
     assert resolve(str(path)) == path
+
+
+def test_home_folder_is_understood(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.pt").touch()
+    assert resolve("~/mine.pt") == tmp_path / "mine.pt"
+
+
+def test_file_put_into_the_cache_by_hand_is_used(cache):
+    cache.mkdir()
+    (cache / "RSIB.pth").write_bytes(CONTENT)
+    assert resolve("rsib/ViT-B-8") == cache / "RSIB.pth"
+
+
+def test_cache_folder_is_that_of_pytorchs_hub_by_default(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "hub" / "ovrs"
 
 
 def test_name_is_fetched(cache, server: Behaviour, add_entry):

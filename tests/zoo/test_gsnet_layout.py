@@ -10,11 +10,11 @@ import torch
 from detectron2.config import CfgNode
 from golden import fill
 
-from ovrs.backbones.state_dict import load_strictly, read_state_dict
 from ovrs.config import get_cfg
 from ovrs.errors import WeightsError
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.zoo import LAYOUTS, from_any_layout
+from ovrs.zoo.state_dict import load_strictly, read_state_dict
 
 GSNET = LAYOUTS["GSNet"]
 CLIP = "sem_seg_head.predictor.clip_model."

@@ -7,7 +7,7 @@ import torch
 from ovrs.heads import HeadContext, HGRSOVSSegHead
 from ovrs.heads.hg_rsovsseg import HGRSOVSSegOptions
 from ovrs.structures import TowerSpec
-from ovrs.zoo import LAYOUTS
+from ovrs.zoo import LAYOUTS, split_fused_attention
 
 LAYOUT = LAYOUTS["HG-RSOVSSeg"]
 MANIFEST = Path(__file__).parents[1] / "golden" / "hg_rsovsseg_vitl14_manifest.json"
@@ -51,3 +51,17 @@ def test_attention_weights_are_split_and_fused_in_order():
     for part, expected in zip("qkv", weight.chunk(3), strict=True):
         assert torch.equal(ours[f"{stem}.{part}_proj_weight"], expected)
     assert torch.equal(LAYOUT.to_official(ours)[name], weight)
+
+
+def test_fused_attention_splits_and_fuses_again_to_the_same_tensors():
+    width = 12
+    state = {
+        "blocks.0.attn.in_proj_weight": torch.randn(3 * width, width),
+        "blocks.0.attn.in_proj_bias": torch.randn(3 * width),
+        "proj": torch.randn(2, 2),
+    }
+    split = split_fused_attention(state)
+    parts = [f"blocks.0.attn.{part}_proj_weight" for part in "qkv"]
+    assert set(split) == {*parts, "blocks.0.attn.in_proj_bias", "proj"}
+    assert torch.equal(torch.cat([split[name] for name in parts]), state["blocks.0.attn.in_proj_weight"])
+    assert split["proj"] is state["proj"]

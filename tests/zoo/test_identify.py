@@ -116,6 +116,16 @@ def test_own_files_and_their_metadata(tmp_path):
     assert found.metadata == {"licence": "MIT", "version": "1"}
 
 
+def test_slim_checkpoint_says_what_it_leaves_to_towers(tmp_path):
+    model = {"vlm.clip.logit_scale": torch.zeros(()), "head.embed.weight": torch.zeros(3)}
+    frozen = {"prior": {"config": {"WEIGHTS": "rsib/ViT-B-8"}, "sha256": "0" * 64}}
+    found = identify(save(tmp_path / "model_final.pth", {"model": model, "iteration": 5, "frozen": frozen}))
+    assert found.frozen == {"prior": "rsib/ViT-B-8"}
+    expected = {**found.tensors, "prior.vit.norm.weight": (768,)}
+    assert compare(found.tensors, expected, found.frozen).exact
+    assert compare(found.tensors, expected).missing == ("prior.vit.norm.weight",)
+
+
 def test_anything_else_is_unknown(tmp_path):
     found = identify(
         save(tmp_path / "resnet.pth", {"conv1.weight": torch.zeros(2, 3, 7, 7), "fc.bias": torch.zeros(9)})

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         "trained": identity.progress,
         "tensors": f"{len(identity.tensors):,} with {identity.numbers:,} numbers",
         "also holds": ", ".join(identity.holds),
+        "left to": ", ".join(f"{weights} (what is frozen of {tower})" for tower, weights in identity.frozen.items()),
         "not read": f"{len(identity.left_out)} tensors, such as {identity.left_out[0]}" if identity.left_out else "",
         "SHA-256": identity.sha256,
         **{f"metadata: {key}": _first_line(value) for key, value in identity.metadata.items()},

@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert."""
-    from ovrs.zoo.convert import import_weights
+    from ovrs.engine.slim import read_weights
+    from ovrs.zoo.convert import to_layout, write_weights
 
-    state = import_weights(args.source, args.target)
+    state = to_layout(read_weights(args.source))
+    write_weights(state, args.target)
     print(f"{args.target}: {len(state)} tensors, {sum(tensor.numel() for tensor in state.values()):,} numbers")

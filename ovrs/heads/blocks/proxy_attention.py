@@ -20,8 +20,9 @@ def proxy_attention(proxy: Tensor, beta: float = 1.2, gamma: float = 3.0) -> Ten
     Returns:
         [B, h * w, h * w]; rows sum to 1. A patch always sees itself.
     """
-    unit = F.normalize(proxy.float().flatten(2), dim=1)
-    similarity = unit.transpose(1, 2) @ unit
+    # The cut is a step, so rounding decides about similarities next to it: rows in memory are patches, as published.
+    unit = F.normalize(proxy.float().flatten(2).transpose(1, 2).contiguous(), dim=-1)
+    similarity = unit @ unit.transpose(1, 2)
     threshold = beta * similarity.mean(dim=(1, 2), keepdim=True)
     logits = gamma * (similarity - threshold)
     cut = similarity < threshold

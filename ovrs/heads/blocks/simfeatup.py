@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovrs.backbones.state_dict import load_strictly, read_state_dict
 from ovrs.zoo import resolve
+from ovrs.zoo.state_dict import load_strictly, read_state_dict
 
 logger = logging.getLogger(__name__)
 

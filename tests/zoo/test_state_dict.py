@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ovrs.backbones import DinoPrior, Dinov3Prior, build_towers, build_vlm
-from ovrs.backbones.state_dict import load_strictly, read_state_dict, sha256_of_file
 from ovrs.errors import WeightsError
 from ovrs.structures import TowerRequest
+from ovrs.zoo.state_dict import load_strictly, read_state_dict, sha256_of_file
 
 
 @pytest.fixture

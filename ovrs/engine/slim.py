@@ -18,11 +18,10 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ovrs.backbones import build_tower
-from ovrs.backbones.state_dict import read_checkpoint, read_state_dict
 from ovrs.config import get_cfg
 from ovrs.errors import WeightsError
-
-FROZEN = "frozen"
+from ovrs.zoo.identify import FROZEN
+from ovrs.zoo.state_dict import read_checkpoint, read_state_dict
 
 
 def frozen_names(model: nn.Module, towers: Iterable[str], cfg: CfgNode) -> dict[str, list[str]]:

@@ -1,0 +1,72 @@
+"""The project's model as a scorer of windows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ovrs.raster.model import ModelInfo
+from ovrs.scores import ScoreRule, enlarge
+
+if TYPE_CHECKING:
+    from ovrs.segmenter import OpenVocabSegmenter
+    from ovrs.vocabulary import Vocabulary
+
+CPU_BATCH, GPU_BATCH = 1, 8
+
+
+class SegmenterWindows:
+    """Scores windows with a segmenter and one vocabulary.
+
+    Scores stay as coarse as the head gives them: they are blended there, and enlarged once, together.
+
+    Args:
+        model: the segmenter, ready for inference.
+        vocabulary: the words; their classes are the labels.
+        rule: how scores are read.
+        labels: names of the labels: the vocabulary's classes, and one for weak pixels where ``rule`` has them.
+        kernel: side of the windows in pixels.
+        identity: what tells the model and its words from others.
+        batch_size: windows per pass; 0: 1 on a CPU, which gains nothing from more, and 8 on a GPU.
+    """
+
+    def __init__(
+        self,
+        model: OpenVocabSegmenter,
+        vocabulary: Vocabulary,
+        rule: ScoreRule,
+        labels: tuple[str, ...],
+        kernel: int,
+        identity: dict[str, str],
+        batch_size: int = 0,
+    ) -> None:
+        self._model, self._vocabulary, self._rule = model, vocabulary, rule
+        classes = len(vocabulary)
+        batch_size = batch_size or (CPU_BATCH if model.device.type == "cpu" else GPU_BATCH)
+        with torch.inference_mode():
+            side = self._scores(torch.zeros(1, 3, kernel, kernel, dtype=torch.uint8)).shape[-1]
+        # Scores whose cells are no whole number of pixels are enlarged to the window.
+        self._side = kernel if kernel % side else side
+        self.info = ModelInfo(
+            names=labels[:classes],
+            other="".join(labels[classes:]),
+            kernel=kernel,
+            cell=kernel // self._side,
+            rule=rule,
+            class_of=vocabulary.class_of if rule.synonyms == "max" else None,
+            identity=identity,
+            batch_size=batch_size,
+        )
+
+    def score(self, windows: Tensor) -> Tensor:
+        """See :class:`ovrs.raster.model.WindowModel`."""
+        scores = self._scores(windows)
+        if scores.shape[-1] == self._side:
+            return scores
+        return torch.stack([enlarge(each, (self._side, self._side)) for each in scores])
+
+    def _scores(self, windows: Tensor) -> Tensor:
+        features = self._model.embed(self._model.normalise(windows))
+        return self._rule.scores(self._model.classify(features, self._vocabulary))
