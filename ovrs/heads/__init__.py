@@ -9,6 +9,7 @@ from ovrs.heads.hg_rsovsseg import HGRSOVSSegHead
 from ovrs.heads.pi_seg import PiSegHead
 from ovrs.heads.proxy_clip import ProxyClipHead
 from ovrs.heads.rskt_seg import RSKTSegHead
+from ovrs.heads.sam3 import Sam3Head
 
 __all__ = [
     "Artefact",
@@ -22,6 +23,7 @@ __all__ = [
     "PiSegHead",
     "ProxyClipHead",
     "RSKTSegHead",
+    "Sam3Head",
     "build_head",
     "head_class",
     "list_heads",

@@ -67,18 +67,19 @@ class DroppedStudy:
             "protocol": self.protocol,
         }
         page = f"# Zero-shot segmentation without a share of the channels\n\n{self.dataset}, {self.images} images.\n\n"
-        return write_study(stem, content, f"{page}{self.table()}\n", self._figure())
+        return write_study(stem, content, f"{page}{self.table()}\n", self.figure())
 
-    def _figure(self) -> Figure:
+    def figure(self) -> Figure:
+        """Return the maps, an image per row and a variant per column, with its mIoU."""
         figure = new_figure(columns=2)
         columns = len(self.maps[0][1])
         figure.set_size_inches(2.2 * columns, 2.4 * len(self.maps))
         axes = figure.subplots(len(self.maps), columns, squeeze=False)
-        for row, (name, panels) in zip(axes, self.maps, strict=True):
+        for number, (row, (name, panels)) in enumerate(zip(axes, self.maps, strict=True)):
             for cell, (title, picture) in zip(row, panels.items(), strict=True):
                 cell.imshow(picture)
                 cell.set(xticks=[], yticks=[])
-                if row is axes[0]:
+                if number == 0:
                     value = f"\n{self.miou[title]:.2f}" if title in self.miou else ""
                     cell.set_title(f"{title}{value}", fontsize=8)
             row[0].set_ylabel(name, fontsize=7)

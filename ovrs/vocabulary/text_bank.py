@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from ovrs.caching import ParameterCache, being_trained
 from ovrs.errors import choose
-from ovrs.structures import TextFeatures
+from ovrs.structures import TextFeatures, TokenSequences
 from ovrs.vocabulary.vocabulary import Vocabulary
 
 
 class TextEncoder(Protocol):
     """What the bank needs of a VLM."""
 
-    def encode_text(self, sentences: list[str]) -> Tensor:
-        """Return [N, C] embeddings of ``N`` sentences, not normalised."""
+    def encode_text(self, sentences: list[str]) -> Tensor | TokenSequences:
+        """Return [N, C] embeddings of ``N`` sentences, not normalised; or their tokens, all equally many."""
         ...
 
     def text_parameters(self) -> list[nn.Parameter]:
@@ -71,15 +71,18 @@ class TextBank:
 
     def _encode(self, encoder: TextEncoder, vocabulary: Vocabulary) -> TextFeatures:
         sentences = vocabulary.sentences
-        if torch.is_grad_enabled():
-            embeddings = encoder.encode_text(sentences)
-        else:
-            batches = [sentences[i : i + self._batch] for i in range(0, len(sentences), self._batch)]
-            embeddings = torch.cat([encoder.encode_text(batch) for batch in batches])
+        size = len(sentences) if torch.is_grad_enabled() else self._batch
+        parts = [encoder.encode_text(sentences[i : i + size]) for i in range(0, len(sentences), size)]
+        tokens = None
+        if isinstance(parts[0], TokenSequences):
+            values, valid = (torch.cat([getattr(part, name) for part in parts]) for name in ("values", "valid"))
+            tokens = TokenSequences(values.float(), valid)
+        embeddings = torch.cat(parts) if tokens is None else tokens.mean
         features = TextFeatures(
             F.normalize(embeddings.float(), dim=-1).unflatten(0, (-1, len(vocabulary.templates))),
             torch.tensor(vocabulary.class_of, device=embeddings.device),
             len(vocabulary),
+            tokens,
         )
         if not torch.is_grad_enabled():
             # Computed here, their results are remembered too and are no inference tensors.

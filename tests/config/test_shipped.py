@@ -75,7 +75,8 @@ def test_shipped_configuration_builds_a_model(shipped):
     with torch.device(device):
         model = META_ARCH_REGISTRY.get(shipped.MODEL.META_ARCHITECTURE)(shipped)
     assert isinstance(model, OpenVocabSegmenter)
-    assert any(parameter.requires_grad for parameter in model.head.parameters())
+    trains = any(parameter.requires_grad for parameter in model.head.parameters())
+    assert trains == model.head.needs_training
 
 
 def test_shipped_configuration_names_weights_that_fit(shipped):

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from ovrs.config.options import options_node, read_options
 from ovrs.heads import CATSegHead, DRSegHead, GSNetHead, Head, HeadContext, RSKTSegHead
-from ovrs.structures import LastBlock, TextFeatures, TowerFeatures, TowerRequest, TowerSpec
+from ovrs.structures import (
+    ConceptFinder,
+    FoundConcepts,
+    LastBlock,
+    TextFeatures,
+    TokenSequences,
+    TowerFeatures,
+    TowerRequest,
+    TowerSpec,
+)
 
 VLM = TowerSpec(width=24, depth=6, patch_size=16, input_size=96, joint_dim=16)  # 6 x 6 cells
 PRIOR = TowerSpec(width=20, depth=6, patch_size=8, input_size=96)  # 12 x 12 cells
@@ -138,6 +147,21 @@ class RandomLastBlock(LastBlock):
         return F.layer_norm(tokens, tokens.shape[-1:]) @ self.projection
 
 
+@dataclass(frozen=True)
+class ProductFinder(ConceptFinder):
+    """Finds by products: a prompt's mean token with cells for the map, with four fixed cells for the candidates."""
+
+    def find(self, image: int, prompts: TokenSequences) -> FoundConcepts:
+        cells = self.maps[0][image].flatten(1)  # [W, h * w]
+        likeness = prompts.mean @ cells
+        queries = cells.T[:4].expand(len(likeness), -1, -1)
+        return FoundConcepts(likeness.mean(dim=1), likeness[:, :4], queries, likeness[..., None], prompts)
+
+    def draw(self, image: int, found: FoundConcepts) -> tuple[Tensor, Tensor]:
+        cells = self.maps[0][image]
+        return found.memory[..., 0].unflatten(1, cells.shape[1:]), torch.einsum("nkc,chw->nkhw", found.queries, cells)
+
+
 def random_inputs(
     head: Head,
     vlm: TowerSpec = VLM,
@@ -170,17 +194,23 @@ def random_inputs(
             blocks={block: maps(tower.width) for block in request.blocks},
             token=torch.randn(images, joint, generator=generator) if request.token else None,
             last_block=RandomLastBlock.of(tower, images, size, generator) if request.last_block else None,
+            concepts=ProductFinder((maps(tower.joint_dim),), (2 * size[0], 3 * size[1])) if request.concepts else None,
             rotated=torch.stack([dense, *(maps(joint) for _ in range(3))], dim=1) if request.rotations else None,
         )
 
     asked = {name: features(name, request) for name, request in head.requests().items()}
     embeddings = F.normalize(torch.randn(classes, prompts, vlm.joint_dim, generator=generator), dim=-1)
-    return asked, TextFeatures(embeddings, torch.arange(classes), classes)
+    tokens = None
+    if any(request.concepts for request in head.requests().values()):
+        values = torch.randn(classes * prompts, 5, vlm.joint_dim, generator=generator)
+        tokens = TokenSequences(values, torch.arange(5) < torch.randint(2, 6, (len(values), 1), generator=generator))
+    return asked, TextFeatures(embeddings, torch.arange(classes), classes, tokens)
 
 
 def choose_classes(text: TextFeatures, indices: list[int]) -> TextFeatures:
     """The same text features, of a word per class, with other classes or another order."""
-    return TextFeatures(text.embeddings[indices], torch.arange(len(indices)), len(indices))
+    tokens = text.tokens and text.tokens[indices]
+    return TextFeatures(text.embeddings[indices], torch.arange(len(indices)), len(indices), tokens)
 
 
 def choose_images(inputs: Inputs, index: int) -> Inputs:

@@ -60,6 +60,7 @@ class Trained(Head):
 class TrainingFree(Trained):
     """A head without parameters and options."""
 
+    needs_training = False
     rule = ScoreRule("softmax", scale=40.0, synonyms="max")
 
     def __init__(self, options: Options, towers: dict[str, TowerSpec], context: HeadContext) -> None:

@@ -95,10 +95,11 @@ def test_logits_depend_on_every_feature_that_was_asked_for(name: str):
     head = build(name)
     features, text = inputs_of(head)
     before = head(features, text)
-    read = [text.embeddings]
+    read = [text.embeddings if text.tokens is None else text.tokens.values]
     for tower in features.values():
         read += [tensor for tensor in (tower.dense, tower.token) if tensor is not None]
         read += [] if tower.last_block is None else [tower.last_block.input]
+        read += [] if tower.concepts is None else tower.concepts.maps
         read += [*tower.blocks.values(), *(() if tower.rotated is None else tower.rotated.unbind(1))]
     assert len(read) == COUNTS.get(name, len(read))
     for feature in read:

@@ -48,6 +48,10 @@ def test_maps_are_drawn_beside_image_and_truth(cfg, tower, study, maps, tmp_path
             "without the last 20%",
         ]
         assert {picture.shape for picture in panels.values()} == {(*labels.shape, 3)}
+    titles = [axes.get_title() for axes in dropped.figure().axes]
+    assert titles[:2] == ["image", "truth"]
+    assert titles[2] == f"all channels\n{dropped.miou['all channels']:.2f}"
+    assert set(titles[5:]) == {""}
     paths = dropped.write(tmp_path / "dropped")
     assert json.loads(paths[0].read_text())["miou"] == dropped.miou
     assert dropped.table() in paths[1].read_text()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ovrs.errors import ConfigError
+from ovrs.structures import TokenSequences
 from ovrs.vocabulary import TextBank, Vocabulary
 
 WIDTH = 6
@@ -357,3 +358,30 @@ def test_clip_embeddings_are_those_of_single_sentences(tiny_vlm):
         found = TextBank(sentences_per_batch=3)(tiny_vlm, WORDS).embeddings
         alone = F.normalize(tiny_vlm.encode_text(["the road"]), dim=-1)[0]
     torch.testing.assert_close(found[3, 1], alone, rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------------- text towers whose heads read every token
+
+
+class TokenEncoder(CountingEncoder):
+    """Every sentence is three tokens: itself twice and padding."""
+
+    def encode_text(self, sentences: list[str]) -> TokenSequences:
+        rows = super().encode_text(sentences)
+        padding = torch.full_like(rows, 1e6)
+        return TokenSequences(
+            torch.stack([rows, 3 * rows, padding], dim=1), torch.tensor([[True, True, False]] * len(rows))
+        )
+
+
+@torch.no_grad()
+def test_tokens_are_kept_once_per_vocabulary_and_their_mean_is_the_embedding():
+    encoder = TokenEncoder().requires_grad_(False)
+    bank = TextBank(sentences_per_batch=3)
+    text = bank(encoder, WORDS)
+    raw = torch.stack([encoder.raw(sentence) for sentence in WORDS.sentences]) @ encoder.weight
+    torch.testing.assert_close(text.tokens.values[:, 1], 3 * raw)
+    assert text.tokens.valid.tolist() == [[True, True, False]] * len(raw)
+    torch.testing.assert_close(text.embeddings.flatten(0, 1), F.normalize(raw, dim=1))
+    assert bank(encoder, WORDS) is text
+    assert len(encoder.sentences) == len(raw)

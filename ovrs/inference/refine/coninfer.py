@@ -121,7 +121,7 @@ class ConInfer(Refiner):
         """Return scores on the prior's grid."""
         grid = tuple(guide.shape[-2:])
         logits = torch.stack([_on_grid(found.scores, grid) for found in maps])  # [B, Q, g, g]
-        if rule.activation == "sigmoid":
+        if rule.activation != "softmax":
             logits = logits.clamp(min=1e-6).log()
         prior = (self.settings.sharpness * logits).softmax(dim=1).movedim(1, -1).flatten(0, 2)
         shares = self._fit(guide.movedim(1, -1).flatten(0, 2), prior)

@@ -1,0 +1,87 @@
+"""SAM 3 asked word by word, its two kinds of masks joined as SegEarth-OV-3 joins them (arXiv 2512.08730)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ovrs.config.options import Options, option
+from ovrs.errors import ConfigError
+from ovrs.heads.base import Head, HeadContext, register_head
+from ovrs.scores import ScoreRule, enlarge
+from ovrs.structures import ConceptFinder, TextFeatures, TokenSequences, TowerFeatures, TowerRequest, TowerSpec
+
+PROMPTS_PER_PASS = 8  # half a gigabyte each at SAM 3's own size, in fp32
+MASKS_PER_PASS = 16  # enlarged at once
+
+
+@dataclass(frozen=True)
+class Sam3Options(Options):
+    """``MODEL.SAM3``."""
+
+    confidence: float = option(0.5, "instances count whose confidence, times presence, is above it", minimum=0)
+    presence: float = option(
+        0.1,
+        "words whose presence is below it are not drawn and score 0 everywhere; labels stay the same while it is not "
+        "above TEST.THRESHOLD",
+        minimum=0,
+        maximum=1,
+    )
+
+
+@register_head("SAM3", Sam3Options)
+class Sam3Head(Head):
+    """Probabilities of every word by itself, at the resolution of the images.
+
+    With presence p, the map of the concept S and candidates of confidence c_k and masks M_k (all probabilities), a
+    pixel scores ``p * max(S, max over c_k p > CONFIDENCE of c_k p M_k)``.
+    """
+
+    needs_training = False
+
+    def __init__(self, options: Sam3Options, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
+        super().__init__()
+        if context.prompts != 1:
+            raise ConfigError(
+                f"VOCABULARY has {context.prompts} templates, but Sam3Head reads one noun phrase per word: set "
+                "VOCABULARY.TEMPLATES to ['{}']."
+            )
+        self.settings, self.class_chunk = options, context.class_chunk
+        self.rule = ScoreRule("none", synonyms="max")
+
+    def requests(self) -> dict[str, TowerRequest]:
+        """Ask for the finder."""
+        return {"vlm": TowerRequest(dense="none", concepts=True)}
+
+    def forward(self, features: Mapping[str, TowerFeatures], text: TextFeatures) -> Tensor:
+        """Return [B, Q, H, W] probabilities; H and W are those of the images."""
+        finder = features["vlm"].concepts
+        return torch.stack([self._scores(finder, image, text.tokens) for image in range(len(finder.maps[0]))])
+
+    def _scores(self, finder: ConceptFinder, image: int, words: TokenSequences) -> Tensor:
+        """Return [Q, H, W] probabilities of one image."""
+        count = len(words.values)
+        scores = words.values.new_zeros(count, *finder.size)
+        rows = torch.arange(count, device=scores.device)
+        for chunk in rows.split(self.class_chunk or PROMPTS_PER_PASS):
+            found = finder.find(image, words[chunk])
+            presence = found.presence.float().sigmoid()
+            confidence = found.confidence.float().sigmoid() * presence[:, None]
+            instances = (confidence > self.settings.confidence).sum(dim=1)
+            present = (presence >= self.settings.presence).nonzero().flatten()
+            if not len(present):
+                continue
+            found = found.choose(present, int(instances[present].max()))
+            semantic, masks = finder.draw(image, found)
+            confidence = found.confidence.float().sigmoid() * presence[present, None]
+            for index, number in enumerate(instances[present].tolist()):
+                score = enlarge(semantic[index : index + 1].float(), finder.size).sigmoid()
+                for start in range(0, number, MASKS_PER_PASS):
+                    some = slice(start, min(start + MASKS_PER_PASS, number))
+                    drawn = enlarge(masks[index, some].float(), finder.size).sigmoid()
+                    score = torch.cat([score, drawn * confidence[index, some, None, None]]).amax(dim=0, keepdim=True)
+                scores[chunk[present[index]]] = score[0] * presence[present[index]]
+        return scores
