@@ -290,7 +290,7 @@ def test_adapted_positions_see_what_resized_ones_see(tiny_cfg):
     ("rule", "size", "reason"),
     [
         ("adapted", 0, "needs one input size; set MODEL.VLM.INPUT_SIZE"),
-        ("load", 32, "must be one of runtime, adapted, got 'load'"),
+        ("load", 32, "must be one of runtime, runtime_dino, adapted, got 'load'"),
     ],
 )
 def test_position_rule_that_cannot_be_followed_is_refused(tiny_cfg, rule, size, reason):

@@ -61,7 +61,9 @@ def test_words_that_contradict_each_other_are_named(lists, message):
 
 
 def test_all_built_in_cards_merge_into_a_valid_vocabulary():
-    lists = {card.name: card.classes for card in built_in_cards()}
+    # SegEarth-OV's lists are for evaluation alone: their many synonyms join what other sets keep apart.
+    lists = {card.name: card.classes for card in built_in_cards() if not card.name.startswith("segearth_")}
+    assert len(lists) > 30
     classes, indices = merge_classes(lists)
     assert len(Vocabulary.from_strings(classes)) == len(classes) < sum(map(len, lists.values()))
     for name, texts in lists.items():
