@@ -30,14 +30,21 @@ REQUIRED = [
     "filelock>=3.10",  # locks that survive a fork; PyTorch brings it too
 ]
 
+VECTOR = [
+    "shapely>=2.1",  # coverage_simplify keeps common borders; orient_polygons
+    "pyogrio>=0.8",  # appends to GeoPackages; wheels with GDAL for every Python that we run on
+    "pyarrow>=14.0.1",  # GeoParquet, written piece by piece; fixes CVE-2023-47248
+]
+
 EXTRAS = {
-    "vector": [
-        "shapely>=2.1",  # coverage_simplify keeps common borders; orient_polygons
-        "pyogrio>=0.8",  # appends to GeoPackages; wheels with GDAL for every Python that we run on
-        "pyarrow>=14.0.1",  # GeoParquet, written piece by piece; fixes CVE-2023-47248
-    ],
+    "vector": VECTOR,
     "ray": [
         "ray>=2.40",  # restarts actors and repeats their calls; wheels for Python 3.12
+    ],
+    "serve": [
+        "gradio>=6.31",  # the oldest whose refusal of paths that a browser names was tested in a mounted page
+        "mcp>=1.30",  # a limit for the size of requests
+        *VECTOR,  # downloads as GeoPackage
     ],
     "demo": [
         "transformers>=4.40",  # safetensors-first loading of the sentence encoder

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-r"""Measure speed, memory and label agreement of a model's precisions on drawn scenes.
+r"""Measure speed, memory and label agreement of a model's precisions and ways to run on drawn scenes.
+
+Beside time and memory it prints the share of what a large matrix product reaches on the same device in the same run,
+and the launches of a pass.
 
 Examples:
     # the demo model in both precisions, on whatever device there is
@@ -12,12 +15,23 @@ Examples:
     # one precision on the CPU, and the numbers as JSON
     python tools/benchmark.py --config-file configs/demo/gsnet.yaml --precision fp32 --json output/speed.json \
         MODEL.DEVICE cpu
+
+    # bf16 as it was, with copies of the weights, compiled, and recorded in CUDA graphs
+    python tools/benchmark.py --config-file configs/demo/gsnet.yaml --precision fp32 bf16:plain bf16 bf16:compiled \
+        bf16:graphs
+
+    # the published models at full size in every way to run, and training steps: for a GPU
+    python tools/benchmark.py --table
+
+    # what one worker of the training loader delivers from 1024 x 1024 files
+    python tools/benchmark.py --loader --config-file configs/Base-OVRS.yaml
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 from pathlib import Path
 
 import torch
@@ -25,20 +39,26 @@ import torch
 from ovrs.config import load_config
 from ovrs.engine import readable_errors
 from ovrs.files import replacing
-from ovrs.measure.benchmark import measure, table
+from ovrs.measure.benchmark import MODES, measure, table
+from ovrs.measure.loading import measure_loading
+from ovrs.measure.loading import table as loading_table
+from ovrs.measure.suite import suite
 
 
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="configuration (YAML)")
+    parser.add_argument("--config-file", metavar="FILE", help="configuration (YAML)")
+    parser.add_argument("--table", action="store_true", help="measure the published models at full size instead")
+    parser.add_argument("--loader", action="store_true", help="measure the training loader instead")
     parser.add_argument("--classes", type=int, default=8, metavar="T", help="number of classes (default: 8)")
     parser.add_argument(
         "--precision",
         nargs="+",
         default=["fp32", "bf16"],
-        choices=["fp32", "bf16", "fp16"],
-        help="what to compare; the first is the reference (default: fp32 bf16)",
+        metavar="P[:MODE]",
+        help=f"fp32, bf16, fp16, alone or with {', '.join(filter(None, MODES))}; the first is the reference "
+        "(default: fp32 bf16)",
     )
     parser.add_argument("--images", type=int, default=2, metavar="N", help="images of a pass (default: 2)")
     parser.add_argument(
@@ -54,8 +74,17 @@ def main() -> None:
     )
     args = parser.parse_args()
 
+    if not (args.config_file or args.table):
+        parser.error("--config-file is needed")
     with readable_errors():
+        if args.table:
+            device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
+            print(f"{device}, PyTorch {torch.__version__}, random weights, images drawn, text cached\n\n{suite()}")
+            return
         cfg = load_config(args.config_file, args.opts)
+        if args.loader:
+            print(loading_table(measure_loading(cfg)))
+            return
         measurements = measure(
             cfg,
             args.precision,

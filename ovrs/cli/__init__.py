@@ -19,10 +19,13 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ovrs import __version__
-from ovrs.errors import readable_errors
+from ovrs.errors import ConfigError, readable_errors
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,3 +90,31 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logger = logging.getLogger("ovrs")
     logger.setLevel(level)
     logger.addHandler(logging.StreamHandler())
+
+
+def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options that name a trained model (see :func:`model_configuration`), as a group to which more can go."""
+    model = parser.add_argument_group("the model")
+    model.add_argument("--model", help="a released model (see: ovrs models), or the folder of a training")
+    model.add_argument("--config-file", help="instead of --model: the configuration that the model was trained with")
+    model.add_argument("--weights", help="and its checkpoint, unless it needs no training")
+    return model
+
+
+def model_configuration(args: argparse.Namespace) -> CfgNode:
+    """Return the configuration, weights included, of the model that a command line names.
+
+    Raises:
+        ConfigError: it names none, or two.
+    """
+    from ovrs.config import load_config
+    from ovrs.predictor import pretrained_config
+
+    if bool(args.model) == bool(args.config_file):
+        raise ConfigError(
+            "name a trained model: --model with a released one ('ovrs models' lists them) or the folder of a training "
+            "('ovrs demo' makes one in minutes); or --config-file, with --weights unless it needs no training."
+        )
+    if args.model:
+        return pretrained_config(args.model)
+    return load_config(args.config_file, ["MODEL.WEIGHTS", args.weights] if args.weights else [])

@@ -21,9 +21,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
+from ovrs.cli import add_model, model_configuration
 
+if TYPE_CHECKING:
     from ovrs.raster import Executor
 
 
@@ -38,10 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="rasters and pictures; they stand before --classes")
 
-    model = parser.add_argument_group("the model")
-    model.add_argument("--model", help="a released model (see: ovrs models), or the folder of a training")
-    model.add_argument("--config-file", help="instead of --model: the configuration that the model was trained with")
-    model.add_argument("--weights", help="and its checkpoint, unless it needs no training")
+    model = add_model(parser)
     model.add_argument("--classes", nargs="+", default=[], help="one or more; 'a|b' gives synonyms of one class")
     model.add_argument("--classes-file", type=Path, help="YAML: a list of them, or 'classes' and 'colours' (by name)")
     model.add_argument(
@@ -151,21 +148,6 @@ def _area(words: list[str] | None) -> Any:
         raise ConfigError(f"--aoi must be a file, or four numbers, got {' '.join(words)}.") from None
 
 
-def _configuration(args: argparse.Namespace) -> CfgNode:
-    from ovrs.config import load_config
-    from ovrs.errors import ConfigError
-    from ovrs.predictor import pretrained_config
-
-    if bool(args.model) == bool(args.config_file):
-        raise ConfigError(
-            "name a trained model: --model with a released one ('ovrs models' lists them) or the folder of a training "
-            "('ovrs demo' makes one in minutes); or --config-file, with --weights unless it needs no training."
-        )
-    if args.model:
-        return pretrained_config(args.model)
-    return load_config(args.config_file, ["MODEL.WEIGHTS", args.weights] if args.weights else [])
-
-
 def _executor(args: argparse.Namespace, classes: list[str]) -> Executor:
     from functools import partial
 
@@ -178,7 +160,7 @@ def _executor(args: argparse.Namespace, classes: list[str]) -> Executor:
     choose("--executor", args.executor, ("local", "ray"))
     load = partial(
         load_windows,
-        cfg=_configuration(args),
+        cfg=model_configuration(args),
         classes=classes,
         threshold=args.threshold,
         batch_size=args.batch_size,

@@ -27,6 +27,7 @@ from ovrs.data.reading import read_size
 from ovrs.data.work import usable_cores
 from ovrs.errors import DataError
 from ovrs.files import replacing
+from ovrs.inference import resolve_device
 from ovrs.structures import Sample
 
 SUBSET_NAME = "training_subset.txt"
@@ -239,6 +240,7 @@ def _build(cfg: CfgNode, dataset: Dataset, **options: Any) -> DataLoader:
         worker_init_fn=_limit_threads,
         prefetch_factor=cfg.DATALOADER.PREFETCH_FACTOR if workers else None,
         persistent_workers=workers > 0,
+        pin_memory=torch.device(resolve_device(cfg.MODEL.DEVICE, fall_back=True)).type == "cuda",
         # a generator of its own: otherwise every start of the loader draws from torch's global one
         generator=torch.Generator(),
         **options,

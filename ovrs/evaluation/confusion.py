@@ -19,6 +19,8 @@ MIOU_RULES = ("present", "union")
 FIGURES = ("mIoU", "fwIoU", "mACC", "aACC")
 CLASS_FIGURES = ("IoU", "ACC", "Precision", "F1")
 
+_PIXELS = 1 << 20  # counted at a time
+
 
 def checked_miou_rule(rule: str) -> str:
     """Return ``rule``, or raise EvaluationError if it is not one of ``MIOU_RULES``."""
@@ -127,16 +129,17 @@ class ConfusionMatrix:
             raise EvaluationError(
                 f"ground truth has shape {tuple(truth.shape)}, prediction {tuple(prediction.shape)}; they must agree."
             )
-        truth = _as_indices(truth, "ground truth").to(prediction.device)
-        prediction = _as_indices(prediction, "prediction")
-        counted = truth != IGNORE_LABEL
-        truth = truth[counted]
-        self._check_range(truth, f"ground truth (besides {IGNORE_LABEL}, ignored)")
-        self._check_range(prediction, "prediction")
-
-        pairs = truth * self.num_classes + prediction[counted]
-        added = torch.bincount(pairs, minlength=self.num_classes**2).view(self.num_classes, self.num_classes)
-        self.counts = self.counts.to(added.device) + added
+        truth, prediction = _as_indices(truth, "ground truth"), _as_indices(prediction, "prediction")
+        if not truth.numel():
+            return
+        self._check_range(prediction, "prediction", self.num_classes)
+        what = f"ground truth (besides {IGNORE_LABEL}, ignored)"
+        self._check_range(truth, what, IGNORE_LABEL + 1)
+        # As bytes, the labels of a large map cross to the GPU in an eighth of the time.
+        added = _count_pairs(truth.to(torch.uint8).to(prediction.device), prediction, self.num_classes)
+        if added[self.num_classes : IGNORE_LABEL].any():
+            self._check_range(truth[truth != IGNORE_LABEL], what, self.num_classes)
+        self.counts = self.counts.to(added.device) + added[: self.num_classes]
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of ``other``, which must be of the same classes."""
@@ -190,11 +193,10 @@ class ConfusionMatrix:
             aacc=float(100.0 * hits.sum() / truth.sum()),
         )
 
-    def _check_range(self, indices: Tensor, what: str) -> None:
-        if not indices.numel():
-            return
+    def _check_range(self, indices: Tensor, what: str, end: int) -> None:
         low, high = torch.stack(indices.aminmax()).tolist()
-        if low < 0 or high >= self.num_classes:
+        if low < 0 or high >= end:
+            indices = indices[indices != IGNORE_LABEL] if end > IGNORE_LABEL else indices
             outside = indices[(indices < 0) | (indices >= self.num_classes)]
             values, pixels = outside.unique(return_counts=True)
             listed = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values.tolist(), pixels.tolist(), strict=True))
@@ -207,7 +209,23 @@ class ConfusionMatrix:
 def _as_indices(labels: Tensor, what: str) -> Tensor:
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise EvaluationError(f"{what} must hold integer class indices, got {labels.dtype}.")
-    return labels.flatten().long()
+    return labels.flatten()
+
+
+def _count_pairs(truth: Tensor, prediction: Tensor, classes: int) -> Tensor:
+    """Return [256, classes] int64 counts of (truth, prediction) pairs of uint8 truth and predictions below ``classes``.
+
+    A few megabytes at a time, which stay in the caches; NumPy's counting is ten times as fast as PyTorch's on a CPU.
+    """
+    rows = IGNORE_LABEL + 1
+    counts = torch.zeros(rows * classes, dtype=torch.int64, device=prediction.device)
+    for true, predicted in zip(truth.split(_PIXELS), prediction.split(_PIXELS), strict=True):
+        if prediction.is_cuda:
+            counts += torch.bincount(true.int() * classes + predicted, minlength=len(counts))
+        else:
+            pairs = true.numpy().astype(np.intp) * classes + predicted.numpy()
+            counts += torch.from_numpy(np.bincount(pairs, minlength=len(counts)))
+    return counts.view(rows, classes)
 
 
 def _percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray) -> np.ndarray:

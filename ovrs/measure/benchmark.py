@@ -1,4 +1,4 @@
-"""Speed, memory and agreement of a model's precisions, measured side by side."""
+"""Speed, memory and agreement of a model's precisions and ways to run, measured side by side."""
 
 from __future__ import annotations
 
@@ -18,41 +18,63 @@ import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from ovrs.config import ConfigError
 from ovrs.engine.checkpoint import load_weights
 from ovrs.engine.setup import build_model
-from ovrs.inference import resolve_device
+from ovrs.errors import choose
+from ovrs.inference import apply_precision, resolve_device
+from ovrs.measure.analysis import analyze
 from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records, use_stand_ins
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.vocabulary import TextBank
 
 MIB = 2**20
+# What can follow a precision, as in "bf16:graphs": the configuration keys that it sets.
+MODES: dict[str, dict[str, Any]] = {
+    "": {},
+    "exact": {"MODEL.PRECISION.TF32": False},
+    "plain": {"MODEL.PRECISION.WEIGHT_COPIES": False},  # weights are rounded anew in every pass
+    "channels_last": {},  # all weights of all convolutions, see _build
+    "towers": {"TEST.COMPILE": "towers"},
+    "compiled": {"TEST.COMPILE": "all"},
+    "graphs": {"TEST.CUDA_GRAPHS": True},
+}
+_PRODUCT = {"cuda": 8192, "cpu": 1024}  # side of the matrices whose product tells a device's peak
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One precision.
+    """One precision and way to run.
 
     Attributes:
-        precision: ``fp32``, ``bf16`` or ``fp16``, of towers and head.
+        precision: ``fp32``, ``bf16`` or ``fp16``, of towers and head; behind a colon one of ``MODES``.
+        pass_seconds: of one pass over all images, text cached, without a wait between stages.
         stage_seconds: of one pass over all images by stage (``stages.STAGES``); ``text`` is one vocabulary.
         images: number of images of a pass.
         peak_memory: in bytes. On a GPU: what PyTorch had allocated there; on a CPU: the resident set of a
             process that builds the model and segments one batch.
         agreement: share of pixels, 0..1, with the same label as under the first precision.
+        launches: kernels and copies on a GPU, operations of PyTorch on a CPU, per pass over all images, text cached.
+        peak_share: multiply-accumulates of a pass by time, as a share of those of a large matrix product of this
+            precision on this device, measured in the same run.
     """
 
     precision: str
+    pass_seconds: float
     stage_seconds: dict[str, float]
     images: int
     peak_memory: int
     agreement: float
+    launches: int
+    peak_share: float
 
     @property
     def seconds_per_image(self) -> float:
         """Wall time of one image, text cached."""
-        return (sum(self.stage_seconds.values()) - self.stage_seconds[TEXT]) / self.images
+        return self.pass_seconds / self.images
 
     @property
     def images_per_second(self) -> float:
@@ -81,7 +103,8 @@ def measure(
 
     Args:
         cfg: the configuration; ``MODEL.PRECISION`` is replaced.
-        precisions: ``fp32``, ``bf16``, ``fp16``; the first is what the others are compared with.
+        precisions: ``fp32``, ``bf16``, ``fp16``, alone or with one of ``MODES`` as in ``bf16:plain``; the first is
+            what the others are compared with.
         classes: number of classes.
         images: number of images of a pass.
         size: (height, width) of the images, each at least 64.
@@ -96,23 +119,38 @@ def measure(
     configs = [_with_precision(cfg, precision) for precision in precisions]
     peaks = [_in_new_process(config, classes, size) for config in configs]
     records = example_records(cfg, images, size, classes)
-    models = [_build(config) for config in configs]
-    for model in models:
-        model(records[: cfg.TEST.IMS_PER_BATCH])
+    models = [
+        _build(config, precision.endswith(":channels_last"))
+        for config, precision in zip(configs, precisions, strict=True)
+    ]
+    batch = cfg.TEST.IMS_PER_BATCH
+    launches, peaks_of_device = [], []
+    for config, model in zip(configs, models, strict=True):
+        apply_precision(config)
+        model(records[:batch])
+        launches.append(count_launches(model, records, batch))
+        peaks_of_device.append(peak_rate(model.device, model.tower_dtype))
+    work = analyze(cfg, classes, tuple(records[0]["image"].shape[-2:])).image_macs * images
 
     timings: list[list[dict[str, float]]] = [[] for _ in models]
+    totals: list[list[float]] = [[] for _ in models]
     labels: list[list[Tensor]] = [[] for _ in models]
     for _ in range(repeats):
-        for index, model in enumerate(models):
-            seconds, labels[index] = _timed_pass(model, records, cfg.TEST.IMS_PER_BATCH)
+        for index, (config, model) in enumerate(zip(configs, models, strict=True)):
+            apply_precision(config)  # a switch of the process
+            seconds, labels[index] = _timed_pass(model, records, batch)
             timings[index].append(seconds)
+            totals[index].append(_total(model, records, batch, seconds))
     return [
         Measurement(
             precision=precision,
+            pass_seconds=statistics.median(totals[index]),
             stage_seconds={stage: statistics.median(pass_[stage] for pass_ in timings[index]) for stage in STAGES},
             images=images,
             peak_memory=peaks[index],
             agreement=_agreement(labels[0], labels[index]),
+            launches=launches[index],
+            peak_share=work / statistics.median(totals[index]) / peaks_of_device[index],
         )
         for index, precision in enumerate(precisions)
     ]
@@ -129,33 +167,38 @@ def table(measurements: Sequence[Measurement]) -> str:
             f"{m.images_per_second / first.images_per_second:.2f}",
             f"{m.peak_memory / MIB:,.0f}",
             f"{m.peak_memory / first.peak_memory:.2f}",
+            f"{100 * m.peak_share:.1f}",
+            f"{m.launches:,}",
             *(f"{100 * share:.1f}" for share in m.shares().values()),
             f"{100 * m.agreement:.2f}",
         ]
         for m in measurements
     ]
-    headers = ["precision", "s/image", "images/s", "ratio", "peak MiB", "ratio"]
+    headers = ["precision", "s/image", "images/s", "ratio", "peak MiB", "ratio", "of peak %", "launches"]
     headers += [f"{stage} %" for stage in STAGES]
     headers.append("same labels %")
     return tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * (len(headers) - 1)))
 
 
-def _with_precision(cfg: CfgNode, precision: str) -> CfgNode:
+def _with_precision(cfg: CfgNode, variant: str) -> CfgNode:
+    precision, _, mode = variant.partition(":")
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.PRECISION.TOWERS = cfg.MODEL.PRECISION.HEAD = precision
+    changes = MODES[choose("the way to run", mode, tuple(MODES))]
+    cfg.merge_from_list([part for change in changes.items() for part in change])
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     if not cfg.MODEL.WEIGHTS:
         use_stand_ins(cfg)
     return cfg
 
 
-def _build(cfg: CfgNode) -> OpenVocabSegmenter:
+def _build(cfg: CfgNode, channels_last: bool = False) -> OpenVocabSegmenter:
     torch.manual_seed(0)  # the same random weights for every precision
     model = build_model(cfg, load_towers=False).eval()
     if cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS)
-    return model
+    return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
 @torch.inference_mode()
@@ -178,6 +221,45 @@ def _timed_pass(
     total = _now(model.device) - start
     seconds[REST] = total - sum(seconds.values())
     return {stage: seconds[stage] for stage in STAGES}, [result["labels"].cpu() for result in results]
+
+
+@torch.inference_mode()
+def _total(
+    model: OpenVocabSegmenter, records: Sequence[dict[str, Any]], batch: int, by_stage: dict[str, float]
+) -> float:
+    """Return the seconds of a pass, text cached; on a GPU measured anew, since stages wait for each other."""
+    if model.device.type != "cuda":
+        return sum(by_stage.values()) - by_stage[TEXT]
+    start = _now(model.device)
+    for first in range(0, len(records), batch):
+        model(records[first : first + batch])
+    return _now(model.device) - start
+
+
+@torch.inference_mode()
+def count_launches(model: OpenVocabSegmenter, records: Sequence[dict[str, Any]], batch: int) -> int:
+    """Count what one pass over the records, text cached, asks of the device."""
+    on_gpu = model.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities, acc_events=True) as found:
+        for first in range(0, len(records), batch):
+            model(records[first : first + batch])
+        _now(model.device)
+    if on_gpu:
+        return sum(event.device_type == DeviceType.CUDA for event in found.events())
+    return sum(event.name.startswith("aten::") and not event.cpu_children for event in found.events())
+
+
+def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the multiply-accumulates per second of the best of several products of large square matrices."""
+    side = _PRODUCT[device.type]
+    left = torch.randn(side, side, device=device, dtype=dtype)
+    times = []
+    for _ in range(5):
+        start = _now(device)
+        left @ left
+        times.append(_now(device) - start)
+    return side**3 / min(times)
 
 
 def _now(device: torch.device) -> float:

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from demo_models import CLASSES, DEMO, demo_model
 from devices import DEVICES, ON_A_CARD
 from records import training_record
-from test_copies import CLASSES, DEMO, demo_model
 
 from ovrs.inference import compile_for_inference, copied, tensors_of, with_tensors
-from ovrs.segmenter import OpenVocabSegmenter
-
-
-def fp32_model(name: str, device: str, **keys: object) -> OpenVocabSegmenter:
-    from ovrs.config import load_config
-    from ovrs.engine import build_model
-
-    cfg = load_config(f"demo/{name}")
-    cfg.defrost()
-    cfg.MODEL.DEVICE, cfg.MODEL.DR_SEG.SPSD.SELECT, cfg.MODEL.PRECISION.TF32 = device, "random", False
-    for key, value in keys.items():
-        cfg.TEST[key] = value
-    torch.manual_seed(0)
-    return build_model(cfg, load_towers=False).eval()
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +16,11 @@ def _no_compiled_code() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", DEMO)
 @torch.inference_mode()
-def test_a_head_and_the_blocks_of_towers_are_traced_in_one_piece(name: str, bf16: bool):
-    model = demo_model(name, True, "cpu") if bf16 else fp32_model(name, "cpu")
+def test_a_head_and_the_blocks_of_towers_are_traced_in_one_piece(name: str, precision: str):
+    model = demo_model(name, precision=precision)
     images, vocabulary = torch.randn(1, 3, 96, 96), model.vocabulary(CLASSES)
     expected = model.classify(model.embed(images), vocabulary)
     modules = [block for tower in model.towers.values() for block in tower.equal_blocks()]
@@ -46,7 +32,7 @@ def test_a_head_and_the_blocks_of_towers_are_traced_in_one_piece(name: str, bf16
 
 
 def test_training_is_not_compiled():
-    model = fp32_model("gsnet", "cpu", COMPILE="all")
+    model = demo_model("gsnet", "cpu", TEST__COMPILE="all")
     torch._dynamo.utils.counters.clear()
     model.train()([training_record(CLASSES, size=(96, 96))])["loss_sem_seg"].backward()
     assert not torch._dynamo.utils.counters["stats"]
@@ -54,7 +40,7 @@ def test_training_is_not_compiled():
 
 @torch.inference_mode()
 def test_tensors_of_features_can_be_exchanged():
-    model = fp32_model("rskt_seg", "cpu")
+    model = demo_model("rskt_seg", "cpu")
     features = model.embed(torch.randn(1, 3, 96, 96))
     tensors = tensors_of(features)
     assert len(tensors) > len(features)
@@ -80,7 +66,7 @@ def test_compiled_equals_eager_on_a_gpu(name: str):
 
 
 def _compiled_equals_eager(name: str, device: str) -> None:
-    eager, compiled = fp32_model(name, device), fp32_model(name, device, COMPILE="all")
+    eager, compiled = demo_model(name, device), demo_model(name, device, TEST__COMPILE="all")
     images = torch.randn(2, 3, 96, 96).to(device)
     expected, found = (model.classify(model.embed(images), model.vocabulary(CLASSES)) for model in (eager, compiled))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -90,7 +76,7 @@ def _compiled_equals_eager(name: str, device: str) -> None:
 @pytest.mark.parametrize("name", DEMO)
 @torch.inference_mode()
 def test_recorded_passes_equal_eager_ones_and_follow_weights_and_classes(name: str, device: str):
-    eager, recorded = fp32_model(name, device), fp32_model(name, device, CUDA_GRAPHS=True)
+    eager, recorded = demo_model(name, device), demo_model(name, device, TEST__CUDA_GRAPHS=True)
     for step, classes in enumerate((CLASSES, CLASSES, CLASSES[:3], CLASSES)):
         images = torch.randn(2, 3, 96, 96).to(device)
         if step == 3:

@@ -8,19 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from demo_models import CLASSES, DEMO, demo_model
 from detectron2.config import CfgNode
 from devices import DEVICES
 from records import picture, training_record
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ovrs.config import load_config
-from ovrs.engine import build_model
 from ovrs.inference import ShortWeights
 from ovrs.segmenter import OpenVocabSegmenter
-
-DEMO = ["cat_seg", "dr_seg", "gsnet", "hg_rsovsseg", "rskt_seg"]
-CLASSES = ["water", "tree", "field", "road", "roof"]
 
 
 class Operations(TorchDispatchMode):
@@ -45,15 +41,6 @@ def bf16(cfg: CfgNode, copies: bool = True) -> CfgNode:
     return cfg
 
 
-def demo_model(name: str, copies: bool, device: str) -> OpenVocabSegmenter:
-    cfg = load_config(f"demo/{name}")
-    cfg.defrost()
-    cfg.MODEL.DEVICE = device
-    cfg.MODEL.DR_SEG.SPSD.SELECT = "random"
-    torch.manual_seed(0)
-    return build_model(bf16(cfg, copies), load_towers=False).eval()
-
-
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", DEMO)
 @torch.inference_mode()
@@ -61,7 +48,7 @@ def test_copies_change_no_bit_and_save_most_casts(name: str, device: str):
     images = torch.randn(2, 3, 96, 96).to(device)
     logits, casts = [], []
     for copies in (False, True):
-        model = demo_model(name, copies, device)
+        model = demo_model(name, device, "bf16", MODEL__PRECISION__WEIGHT_COPIES=copies)
         vocabulary = model.vocabulary(CLASSES)
         model.classify(model.embed(images), vocabulary)
         with Operations() as seen:
