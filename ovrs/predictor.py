@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from ovrs.segmenter import EncodedImages, Segmentation
 from ovrs.structures import Sample
 from ovrs.vocabulary import Vocabulary
 from ovrs.zoo import config_of, resolve
+from ovrs.zoo.release import read_release
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -273,13 +275,19 @@ def pretrained_config(name: str | Path, overrides: Sequence[str] = ()) -> CfgNod
     """Return the configuration of a trained model, with ``MODEL.WEIGHTS``.
 
     Args:
-        name: of the catalogue (``ovrs models`` lists them; fetched if need be), or the folder of a training.
+        name: of the catalogue (``ovrs models`` lists them; fetched if need be), the folder of a training, or a
+            released file (``tools/export_release.py``), which says its configuration itself.
         overrides: alternating keys and values.
 
     Raises:
-        WeightsError: no such model, or a folder without ``config.yaml`` or a checkpoint.
+        WeightsError: no such model, a folder without ``config.yaml`` or a checkpoint, or a file that is no release.
     """
     folder = Path(name).expanduser()
+    if folder.is_file():
+        with TemporaryDirectory() as place:
+            config, weights = Path(place, "release.yaml"), folder
+            config.write_text(read_release(folder).config, encoding="utf-8")
+            return load_config(config, [*overrides, "MODEL.WEIGHTS", str(weights)])
     if not folder.is_dir():
         config, weights = config_of(str(name)), resolve(name, "the model")
     else:

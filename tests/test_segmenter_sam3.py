@@ -95,6 +95,18 @@ def test_windows_side_by_side_are_images_of_their_own(cfg: CfgNode, predictor: P
     np.testing.assert_allclose(found, np.tile(alone, (1, 2, 2)), atol=1e-5)
 
 
+def test_windows_of_rasters_are_scored_as_images(cfg: CfgNode, image: np.ndarray):
+    cfg.INPUT.CROP.SIZE = [48, 48]
+    predictor = Predictor(cfg)
+    spread(predictor.model.vlm)
+    scorer = predictor.window_model(CLASSES)
+    assert (scorer.info.kernel, scorer.info.cell, scorer.info.class_of) == (48, 1, (0, 1, 1, 2))
+    with torch.inference_mode():
+        rows = scorer.score(torch.from_numpy(image[:48, :48]).permute(2, 0, 1)[None])[0]
+        found = scorer.info.rule.probabilities(rows, torch.tensor(scorer.info.class_of)).numpy()
+    np.testing.assert_allclose(found, predictor(image[:48, :48], CLASSES, probabilities=True).probabilities, atol=1e-6)
+
+
 def test_thresholds_of_a_data_set_hold_for_its_images(cfg: CfgNode):
     model = OpenVocabSegmenter(cfg)
     vocabulary = model.vocabulary(["road", "clutter"])

@@ -38,11 +38,16 @@ TINY_SAM3 = {
 }
 
 
-def tiny_sam3_cfg(folder: Path, *overrides: str) -> CfgNode:
-    """The shipped configuration with the tiny model; the test is skipped without a Transformers that has SAM 3."""
+def require_sam3() -> None:
+    """Skip the test without a Transformers that has SAM 3."""
     transformers = pytest.importorskip("transformers", reason="needs transformers >= 5: pip install 'ovrs[sam3]'")
     if not hasattr(transformers, "Sam3Model"):
         pytest.skip(f"transformers {transformers.__version__} has no SAM 3: pip install 'ovrs[sam3]'")
+
+
+def tiny_sam3_cfg(folder: Path, *overrides: str) -> CfgNode:
+    """The shipped configuration with the tiny model."""
+    require_sam3()
     path = folder / "tiny_sam3.json"
     path.write_text(json.dumps(TINY_SAM3), encoding="utf-8")
     model = ["MODEL.DEVICE", "cpu", "MODEL.VLM.ARCH", str(path), "MODEL.VLM.WEIGHTS", "", "MODEL.VLM.INPUT_SIZE", "112"]

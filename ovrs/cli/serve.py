@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    parser.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--mcp", action="store_true", help="offer tools to agents as well, at /mcp")
     parser.add_argument("--max-megabytes", type=float, default=200, help="of an upload (default: %(default)s)")
     parser.add_argument("--max-megapixels", type=float, default=25, help="of an image (default: %(default)s)")
@@ -34,12 +34,16 @@ def run(args: argparse.Namespace) -> None:
 
     require("ovrs serve", "gradio", "mcp", "shapely", "pyogrio", "pyarrow", extra="serve")
 
+    import logging
+    import socket
+
     import uvicorn
 
     from ovrs.predictor import Predictor
     from ovrs.serve import Limits, Service
     from ovrs.serve.application import application
 
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     limits = Limits(
         megabytes=args.max_megabytes,
         megapixels=args.max_megapixels,
@@ -48,6 +52,10 @@ def run(args: argparse.Namespace) -> None:
     )
     service = Service(Predictor(model_configuration(args)), limits)
     app = application(service, args.host, mcp=args.mcp)
-    print(f"http://{args.host}:{args.port}" + (f" and for agents http://{args.host}:{args.port}/mcp" * args.mcp))
-    # Open pages keep their connections; Ctrl-C does not wait for people to close them.
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", timeout_graceful_shutdown=3)
+    family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+    with socket.create_server((args.host, args.port), family=family) as listening:
+        address = f"http://{args.host}:{listening.getsockname()[1]}"
+        print(address + f", and for agents {address}/mcp" * args.mcp, flush=True)
+        # Open pages keep their connections; Ctrl-C does not wait for people to close them. Errors are logged by us.
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=3)
+        uvicorn.Server(config).run(sockets=[listening])

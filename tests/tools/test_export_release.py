@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from ovrs.config import load_config
 from ovrs.engine import build_model, evaluate, load_weights
 from ovrs.errors import WeightsError
+from ovrs.predictor import Predictor
 from ovrs.zoo import identify
 from ovrs.zoo.release import read_release
 from ovrs.zoo.state_dict import sha256_of_file
@@ -53,6 +55,16 @@ def test_its_configuration_builds_a_model_that_it_fills(release, tmp_path):
     expected = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
     assert identify(release).metadata["version"]
+
+
+def test_released_file_alone_makes_a_predictor(release, tiny_cfg, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "model_final.pth")
+    found, expected = (
+        made(image, ["road", "tree"]) for made in (Predictor.from_pretrained(release), Predictor(tiny_cfg))
+    )
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 def test_card_has_figures_licence_words_and_sum(release):
