@@ -159,7 +159,9 @@ class Subject:
                 f"the data set is not here any more, so its record of {found[0].protocol['date'][:10]} is unchecked"
             ]
         best = min(found, key=lambda result: len(differences(result.protocol, expected)))
-        return best, in_words(differences(best.protocol, expected))
+        return best, [
+            f"measured under another protocol: {words}" for words in in_words(differences(best.protocol, expected))
+        ]
 
     def absence(self, dataset: str) -> str:
         """Return why a data set cannot be read, with the remedy; "" if it can."""

@@ -79,7 +79,7 @@ def test_reasons_of_empty_cells(tiny, workplace, add_sets, release):
 def test_record_under_another_protocol_is_shown_with_the_difference_in_words(measured):
     other = [*measured, "TEST.MIOU_RULE", "union"]
     cell = cells("gsnet", other)["FLAIR"]
-    assert cell.differences == ("TEST.MIOU_RULE is present, not union",)
+    assert cell.differences == ("measured under another protocol: TEST.MIOU_RULE is present, not union",)
     assert cell.measured == cells("gsnet", measured)["FLAIR"].measured
 
 
