@@ -366,7 +366,8 @@ def test_check_of_a_part_minds_its_images_and_not_the_other_labels(merged, prepa
 
 
 @pytest.mark.parametrize(
-    ("alias", "others"), [("loveda", "hg_loveda_6 or rskt_loveda_8 or segearth_loveda_7"), ("deepglobe", "src_deepglobe_6")]
+    ("alias", "others"),
+    [("loveda", "hg_loveda_6 or rskt_loveda_8 or segearth_loveda_7"), ("deepglobe", "src_deepglobe_6")],
 )
 def test_original_of_a_set_is_not_taken_for_a_prepared_one(alias, others, make, prepared):
     card = find_card(alias, built_in_cards())
