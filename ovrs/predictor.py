@@ -22,10 +22,10 @@ from ovrs.data.reading import read_image
 from ovrs.engine import CheckpointStore, build_model, load_configured
 from ovrs.errors import ConfigError, DataError, WeightsError
 from ovrs.inference import resolve_device
+from ovrs.inference.results import EncodedImages, Segmentation
 from ovrs.raster import LocalExecutor, RasterOptions, map_rasters
 from ovrs.raster.segmenter_windows import SegmenterWindows
 from ovrs.scores import ScoreRule
-from ovrs.segmenter import EncodedImages, Segmentation
 from ovrs.structures import Sample
 from ovrs.vocabulary import Vocabulary
 from ovrs.zoo import config_of, resolve

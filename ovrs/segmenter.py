@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,52 +34,13 @@ from ovrs.inference import (
     with_tensors,
 )
 from ovrs.inference.refine import Refiner, build_refiner
+from ovrs.inference.results import EncodedImages, Features, Segmentation
 from ovrs.losses import build_loss
-from ovrs.scores import ScoreRule, enlarge
+from ovrs.scores import ScoreRule
 from ovrs.structures import IGNORE_LABEL, Sample, TextFeatures, TowerFeatures, TowerRequest
 from ovrs.vocabulary import TextBank, Vocabulary, words_of
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-Features = dict[str, TowerFeatures]
-
-
-@dataclass(frozen=True)
-class EncodedImages:
-    """What the towers say about a batch of images; can be classified into any vocabulary, any number of times.
-
-    Attributes:
-        own: (height, width) of the images as the model saw them.
-        wanted: (height, width) of their results.
-        batches: (keys, features) of every batch of views, see :mod:`ovrs.inference.views`.
-        guide: what the post-processor needs of the images.
-    """
-
-    own: list[tuple[int, int]]
-    wanted: list[tuple[int, int]]
-    batches: Iterable[tuple[list[Any], Features]]
-    guide: Any = None
-
-
-class Segmentation(dict):
-    """The result for one image: ``labels`` [H, W] and ``scores`` [H, W], the winner's in 0..1.
-
-    ``sem_seg`` [T, H, W], the probabilities of all classes that Detectron2's evaluators and drawings read, is
-    computed when it is asked for: where only labels are wanted it costs no memory.
-    """
-
-    def __init__(self, found: ScoreMap, rule: ScoreRule, class_of: Tensor) -> None:
-        height, width = found.size
-        labels, scores = rule.label_map(found.scores, found.full, class_of)
-        super().__init__(labels=labels[:height, :width], scores=scores[:height, :width])
-        self._source = found, rule, class_of
-
-    def __missing__(self, key: str) -> Tensor:
-        if key != "sem_seg":
-            raise KeyError(key)
-        found, rule, class_of = self._source
-        full = enlarge(found.scores, found.full)[:, : found.size[0], : found.size[1]]
-        self[key] = rule.probabilities(full, class_of)
-        return self[key]
 
 
 @META_ARCH_REGISTRY.register()
