@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # What a local file may be. Others (WMS, STAC lists, …) are local files that lead elsewhere.
 _LOCAL_DRIVERS = ["GTiff", "VRT", "JP2OpenJPEG", "PNG", "JPEG", "BMP", "GIF", "WEBP", "HFA", "ENVI", "EHdr", "NITF"]
-_CACHE = 128 << 20  # bytes of decoded blocks; GDAL's own choice is a share of the machine's memory
+_CACHE = 32 << 20  # bytes of decoded blocks; GDAL's own choice is a share of the machine's memory
 _KEPT_OPEN = 4  # rasters per thread
 
 _local = threading.local()
