@@ -116,12 +116,15 @@ def assert_equals_golden(name: str, actual: torch.Tensor, expected: np.ndarray) 
     recorded = recorded_form(name, actual)
     assert recorded.shape == expected.shape, name
     error = np.abs(recorded - expected).max() / np.abs(expected).max()
+    print(f"{name}: {error:.1e}")  # shown by pytest -s
     assert error < 1e-4, f"{name}: relative error {error:.1e}"
 
 
 def assert_labels_equal_golden(actual: torch.Tensor, expected: np.ndarray) -> None:
     """Labels differ at most where two classes are equal to many digits."""
-    assert (actual.numpy() == expected).mean() >= 0.9995
+    same = (actual.numpy() == expected).mean()
+    print(f"labels: {100 * same:.3f} % equal")
+    assert same >= 0.9995
 
 
 def recorded_image(meta: dict[str, Any]) -> torch.Tensor:
