@@ -26,6 +26,7 @@ REQUIRED = [
     "yacs>=0.1.8",  # the release that Detectron2 builds upon
     "fvcore>=0.1.5",  # the registry that Detectron2 shares, CfgNode
     "tabulate>=0.9",  # maxcolwidths and Markdown tables
+    "pycocotools>=2.0.7",  # wheels for Python 3.12; COCO annotations in and out
     "tqdm>=4.64",  # progress bars that leave logs clean
     "filelock>=3.10",  # locks that survive a fork; PyTorch brings it too
 ]
