@@ -157,6 +157,8 @@ class Predictor:
             threshold: see :meth:`predict`.
             batch_size: windows per pass; 0: 1 on a CPU, 8 on a GPU.
         """
+        if self.model.refiner:
+            raise ConfigError("TEST.REFINE works on whole images; set it to '' for maps of rasters.")
         vocabulary, rule, names = self._question(classes, threshold)
         window, tower = self.cfg.TEST.SLIDING_WINDOW, self.model.vlm.spec
         identity = {

@@ -201,7 +201,7 @@ class OpenVocabSegmenter(nn.Module):
         groups: dict[tuple[tuple[str, ...], str | None], list[int]] = {}
         for index, sample in enumerate(batched_inputs):
             dataset = sample.get("dataset") if sample.get("dataset") in self.thresholds else None
-            groups.setdefault((self._class_strings(sample), dataset), []).append(index)
+            groups.setdefault((self.class_strings(sample), dataset), []).append(index)
 
         if self.training:
             # Each vocabulary's mean counts by its number of images.
@@ -358,7 +358,7 @@ class OpenVocabSegmenter(nn.Module):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype)
 
-    def _class_strings(self, sample: Sample) -> tuple[str, ...]:
+    def class_strings(self, sample: Sample) -> tuple[str, ...]:
         """Return the classes of a sample: its own, its data set's, or the configured ones."""
         classes = sample.get("vocabulary")
         if isinstance(classes, str):

@@ -32,6 +32,7 @@ def add_ovrs_config(cfg: CfgNode) -> None:
     cfg.IMPORTS = []
     _add_model(cfg)
     _add_option_groups(cfg)
+    _add_ensemble(cfg)
     _add_vocabulary(cfg)
     _add_input(cfg)
     _add_solver(cfg)
@@ -103,6 +104,14 @@ def _add_model(cfg: CfgNode) -> None:
     model.LOSS.IGNORE_MODE = "negative"  # of "bce"
     # Divisor of the sum over labelled pixels: "all_pixels" of the batch (the official runs) or "valid_pixels".
     model.LOSS.NORMALISE_BY = "all_pixels"  # of "ce"
+
+
+def _add_ensemble(cfg: CfgNode) -> None:
+    """Keys of ``MODEL.META_ARCHITECTURE: Ensemble``, whose members bring all else."""
+    cfg.MODEL.ENSEMBLE = node = CfgNode()
+    node.CONFIGS = []  # names or files of configurations
+    node.CHECKPOINTS = []  # one per member, "" for one that needs no training; [] where none does
+    node.SHARES = []  # weights of the members' probabilities, in any unit; [] for equal ones
 
 
 def _add_option_groups(cfg: CfgNode) -> None:

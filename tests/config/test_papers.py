@@ -16,7 +16,7 @@ ROUNDING = 0.00501  # figures are printed with two decimals
 
 
 def test_every_paper_of_a_head_is_there():
-    assert list_papers() == ["cat_seg", "dr_seg", "gsnet", "hg_rsovsseg", "rskt_seg", "segearth_ov3"]
+    assert list_papers() == ["cat_seg", "dr_seg", "gsnet", "hg_rsovsseg", "rskt_seg", "segearth_ov3", "training_free"]
 
 
 @pytest.mark.parametrize(("paper", "table"), TABLES)
