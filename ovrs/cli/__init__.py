@@ -101,15 +101,23 @@ def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return model
 
 
-def model_configuration(args: argparse.Namespace) -> CfgNode:
+def model_configuration(args: argparse.Namespace, *, default: bool = False) -> CfgNode:
     """Return the configuration, weights included, of the model that a command line names.
+
+    Args:
+        args: what :func:`add_model` added.
+        default: whether one that needs no training is chosen where none is named.
 
     Raises:
         ConfigError: it names none, or two.
+        WeightsError: no model is named, and there is none to choose.
     """
     from ovrs.config import load_config
     from ovrs.predictor import pretrained_config
+    from ovrs.zoo import default_config
 
+    if default and not (args.model or args.config_file or args.weights):
+        return load_config(default_config())
     if bool(args.model) == bool(args.config_file):
         raise ConfigError(
             "name a trained model: --model with a released one ('ovrs models' lists them) or the folder of a training "

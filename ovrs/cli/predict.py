@@ -6,7 +6,8 @@ Of every input STEM.* the folder of the results gets
   STEM_overlay.png    a picture of both, with a legend
   STEM_areas.csv      pixels, share and area of every class
   STEM_polygons.*     polygons, with --vector
-and report.json says what became of each. A run that was stopped goes on with --resume.
+and report.json says what became of each. A run that was stopped goes on with --resume. Without --model, one that
+needs no training is fetched and used.
 
 Examples:
     ovrs predict scene.tif --model gsnet-vitb16 --classes "building|house|roof" road tree water "bare soil"
@@ -160,7 +161,7 @@ def _executor(args: argparse.Namespace, classes: list[str]) -> Executor:
     choose("--executor", args.executor, ("local", "ray"))
     load = partial(
         load_windows,
-        cfg=model_configuration(args),
+        cfg=model_configuration(args, default=True),
         classes=classes,
         threshold=args.threshold,
         batch_size=args.batch_size,

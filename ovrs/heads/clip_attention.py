@@ -19,6 +19,7 @@ from ovrs.heads.base import Head, HeadContext, register_head
 from ovrs.heads.blocks.clip_attention import Attention, attend, class_bias
 from ovrs.heads.blocks.cost_volume import word_cosines
 from ovrs.heads.blocks.simfeatup import SimFeatUp, load_simfeatup
+from ovrs.heads.blocks.work import as_published
 from ovrs.scores import ScoreRule
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
@@ -52,6 +53,7 @@ class ClipAttentionHead(Head):
     """Cosines of patches and words; every word is a row of its own."""
 
     needs_training = False
+    extra_work = as_published
 
     def __init__(self, options: ClipAttentionOptions, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
         super().__init__()

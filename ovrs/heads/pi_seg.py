@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ovrs.config.options import option
 from ovrs.heads.base import HeadContext, register_head
+from ovrs.heads.blocks.work import as_published
 from ovrs.heads.cat_seg import CATSegHead
 from ovrs.heads.cost_volume import PromptOptions
 from ovrs.structures import TextFeatures, TowerFeatures, TowerSpec
@@ -37,6 +38,8 @@ class PiSegOptions(PromptOptions):
 @register_head("PI_SEG", PiSegOptions)
 class PiSegHead(CATSegHead):
     """CAT-Seg with noise in training."""
+
+    extra_work = as_published
 
     def __init__(self, options: PiSegOptions, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
         super().__init__(options, towers, context)

@@ -15,6 +15,7 @@ from ovrs.config.options import Options, option
 from ovrs.heads.base import Head, HeadContext, register_head
 from ovrs.heads.blocks.cost_volume import word_cosines
 from ovrs.heads.blocks.proxy_attention import proxy_attention
+from ovrs.heads.blocks.work import as_published
 from ovrs.scores import ScoreRule
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
@@ -33,6 +34,7 @@ class ProxyClipHead(Head):
     """Cosines of mixed values and words, on the grid of the prior; every word is a row of its own."""
 
     needs_training = False
+    extra_work = as_published
 
     def __init__(self, options: ProxyClipOptions, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -148,12 +148,12 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
         yield
         macs[stage] += (counter.get_total_flops() - before) // 2
 
-    def count_passes(module: nn.Module, args: tuple) -> None:
+    def count_passes(module: nn.Module, args: tuple, logits: Tensor) -> None:
         nonlocal passes
-        passes += len(next(iter(args[0].values())).dense)
+        passes += len(logits)
 
     model.requires_grad_(False)  # the counter would follow gradients
-    hook = model.head.register_forward_pre_hook(count_passes)
+    hook = model.head.register_forward_hook(count_passes)
     with (
         torch.no_grad(),  # not inference mode, whose tensors have no version, by which caches of parameters go
         sdpa_kernel(SDPBackend.MATH),  # attention as matrix products, which are counted on every device

@@ -68,7 +68,7 @@ def original_extra(model: nn.Module, head: Head, vlm: VLM) -> Iterator[Counter[s
                 count(module, type(module).extra_work)
             elif not _of_torch(module) and (not list(module.children()) or list(module.parameters(recurse=False))):
                 raise _uncounted(name, module)
-        if clip is not None:
+        if clip is not None and head.requests()["vlm"].dense != "none":
             projection = clip.visual.proj
             count(clip.visual.ln_post, lambda _, x: {LAST_BLOCK: _last_block(x, projection)})
         if context:

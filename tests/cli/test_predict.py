@@ -8,6 +8,7 @@ import rasterio
 from PIL import Image
 
 from ovrs import Predictor
+from ovrs.errors import WeightsError
 from ovrs.visualization import SHEET_ALPHA, class_colours, overlay
 
 CLASSES = ("building|house", "road", "open water")
@@ -147,7 +148,18 @@ def test_words_without_sense_end_in_a_message(ovrs, model, words, message):
     assert message in refusal(ovrs, *model, *words)
 
 
-@pytest.mark.parametrize("words", [[], ["--model", "x", "--config-file", "c.yaml"]])
+def test_without_a_model_and_without_network_it_says_what_to_fetch(ovrs, monkeypatch, tmp_path):
+    def no_network(name):
+        raise WeightsError("no network")
+
+    monkeypatch.setenv("OVRS_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("ovrs.zoo.default.fetch", no_network)
+    message = refusal(ovrs, "town.png", "--classes", "road", "water")
+    assert "no model was named" in message
+    assert str(tmp_path / "ViT-B-16.pt") in message
+
+
+@pytest.mark.parametrize("words", [["--weights", "w.pth"], ["--model", "x", "--config-file", "c.yaml"]])
 def test_without_trained_weights_it_says_what_to_do(ovrs, words):
     assert "name a trained model" in refusal(ovrs, "town.png", *words, "--classes", "road", "water")
 

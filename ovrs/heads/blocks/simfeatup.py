@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovrs.heads.blocks.work import LAST_CONVOLUTION, as_published
 from ovrs.zoo import resolve
 from ovrs.zoo.state_dict import load_strictly, read_state_dict
 
@@ -51,6 +52,8 @@ class JointBilateralUpsampler(nn.Module):
         self.fixup_proj = nn.Sequential(
             nn.Conv2d(taps + 3, taps, 1), nn.GELU(), nn.Identity(), nn.Conv2d(taps, taps, 1)
         )
+
+    extra_work = as_published
 
     def kernels(self, guidance: Tensor) -> Tensor:
         """Return [B, taps, H, W] kernels, taps row by row, for a guiding image [B, 3, H, W]."""
@@ -120,6 +123,10 @@ class SimFeatUp(nn.Module):
             size = tuple(2 * side for side in features.shape[-2:])
             features = getattr(self, name)(features, F.adaptive_avg_pool2d(image, size))
         return features + _CORRECTION * mix.bias[:, None, None]
+
+    def extra_work(self, features: Tensor, image: Tensor) -> dict[str, int]:
+        """Return what the originals' last convolution multiplies at full resolution."""
+        return {LAST_CONVOLUTION: (4**STAGES - 1) * features.numel() * features.shape[1]}
 
 
 def load_simfeatup(upsampler: SimFeatUp, weights: str, key: str) -> None:

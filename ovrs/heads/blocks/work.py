@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from typing import Any
 
-PADDING, GUIDANCE, ATTENTION, UPSAMPLING = (
+PADDING, GUIDANCE, ATTENTION, UPSAMPLING, LAST_CONVOLUTION = (
     "padding of the class attention",
     "guidance repeated per class",
     "text attention not factored",
     "upsampling apart from its convolution",
+    "last convolution of SimFeatUp at full resolution",
 )
 # Not products, but fvcore, with which HG-RSOVSSeg was counted, has normalisation in its sum, by element.
 NORMS = "normalisation"
