@@ -440,3 +440,19 @@ def test_recomputing_blocks_changes_no_gradient(tiny_vlm, mode):
     for plain, again in zip(gradients[False], gradients[True], strict=True):
         assert (plain is None) == (again is None)
         assert plain is None or torch.equal(plain, again)
+
+
+@torch.inference_mode()
+def test_earlier_attention_and_pixels_are_handed_out(tiny_vlm):
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = tiny_vlm(images, TowerRequest(blocks=(0,), dense="none", attention=(1,), pixels=True))
+    assert torch.equal(found.pixels, images)
+    block = tiny_vlm.visual.transformer.resblocks[1]
+    whole = tiny_vlm(images, TowerRequest(dense="none", last_block=True, attention=(1,)))
+    q, k = found.attention[1]
+    assert q.shape == k.shape == (2, 2, 17, 16)
+    torch.testing.assert_close(whole.attention[1][0], q)
+    patches = found.blocks[0].flatten(2).transpose(1, 2)  # the class token comes first, and is left out here
+    expected = block.attn.qkv(block.ln_1(patches))
+    torch.testing.assert_close(q[:, :, 1:], expected[0])
+    torch.testing.assert_close(k[:, :, 1:], expected[1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovrs.backbones import OpenClipVLM, position_embedding
+from ovrs.backbones import OpenClipVLM, build_vlm, position_embedding
 from ovrs.backbones.position_embedding import PositionTables, adapt_position_embedding
 from ovrs.structures import TowerRequest
 
@@ -167,3 +167,19 @@ def test_tower_resizes_once_for_many_images_of_a_size(request, resizes, name):
     first = [tower(image[None], wanted).dense for image in images]
     assert len(resizes) == 1
     assert torch.equal(tower(images[:1], wanted).dense, first[0])
+
+
+def test_a_vision_language_model_may_follow_dinos_rule(tiny_cfg, tiny_arch):
+    images = torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    maps = {}
+    for rule in ("runtime", "runtime_dino"):
+        tiny_cfg.MODEL.VLM.INPUT_SIZE, tiny_cfg.MODEL.VLM.POSITION_EMBEDDING = 0, rule
+        torch.manual_seed(0)
+        vlm = build_vlm(tiny_cfg).eval()
+        positions = vlm._positions(vlm.visual.positional_embedding, (5, 6))
+        expected = adapt_position_embedding(
+            vlm.visual.positional_embedding, (5, 6), "dino" if rule == "runtime_dino" else "size"
+        )
+        torch.testing.assert_close(positions, expected)
+        maps[rule] = vlm(images, TowerRequest(dense="token_residual")).dense
+    assert (maps["runtime"] - maps["runtime_dino"]).abs().max() > 1e-4

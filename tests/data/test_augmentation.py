@@ -10,6 +10,7 @@ from ovrs.data.augmentation import (
     RandomFlip,
     RandomQuarterTurn,
     ResizeShortestEdge,
+    SizeRule,
     build_augmentations,
     resize_image,
     resize_labels,
@@ -254,3 +255,18 @@ def test_padding_has_the_configured_colour():
     np.testing.assert_array_equal(image[:40], original)
     assert (image[40:] == (123, 117, 104)).all()
     assert (labels[40:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((1080, 1280), (378, 448)), ((896, 896), (448, 448)), ((40, 80), (224, 448))]
+)
+def test_images_fit_into_a_square_whichever_side_is_longer(shape: tuple[int, int], expected: tuple[int, int]):
+    assert SizeRule(448, 448)(np.zeros((*shape, 3), np.uint8)).shape[:2] == expected
+
+
+def test_without_antialiasing_a_pixel_is_made_of_its_neighbours_alone():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = 255
+    assert np.ptp(SizeRule(16, 0, antialias=False)(stripes)) == 0  # sampled between the stripes
+    assert SizeRule(16, 0, antialias=False)(stripes).max() == 0
+    assert SizeRule(16, 0)(stripes).mean() == pytest.approx(255 / 4, abs=2)

@@ -164,3 +164,22 @@ def test_images_are_not_changed():
 def test_impossible_window_is_refused_with_its_key(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
         SlidingWindow(**options)
+
+
+def test_window_shrinks_to_a_small_image_that_is_padded_evenly():
+    slide = SlidingWindow(canvas=0, kernel=32, overlap=0.5, global_view=False, fit=8)
+    images = [torch.randn(3, 19, 50), torch.randn(3, 40, 40), torch.randn(3, 16, 8)]
+    seen: list[tuple[int, ...]] = []
+
+    def classify(windows: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(windows.shape))
+        return windows
+
+    found = run(slide, images, classify)
+    assert seen == [(3, 3, 24, 32), (4, 3, 32, 32), (1, 3, 16, 8)]  # images of other windows are other batches
+    for scores, image in zip(found, images, strict=True):
+        torch.testing.assert_close(scores, image)
+    (_, first), *_ = slide.views(images)
+    torch.testing.assert_close(first[0, :, 2:21], images[0][:, :, :32])  # 5 rows are missing: 2 above, 3 below
+    assert not first[:, :, :2].any()
+    assert not first[:, :, 21:].any()
