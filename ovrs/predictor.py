@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from ovrs.config import load_config
+from ovrs.data import resolve_datasets
 from ovrs.data.augmentation import SizeRule
 from ovrs.data.rasters import read_orientation, turned_back
 from ovrs.data.reading import read_image
@@ -297,6 +299,25 @@ def pretrained_config(name: str | Path, overrides: Sequence[str] = ()) -> CfgNod
         if weights is None or not config.is_file():
             raise WeightsError(f"{folder} is no folder of a training: it needs config.yaml and last_checkpoint.")
     return load_config(config, [*overrides, "MODEL.WEIGHTS", str(weights)])
+
+
+def trained_ground_size(cfg: CfgNode) -> float:
+    """Return the metres per pixel of the images that a model was trained on, from the card of its data set.
+
+    Raises:
+        ConfigError: there is no card, it says none, or several; the message asks for a number.
+    """
+    names = resolve_datasets(cfg.DATASETS.TRAIN)
+    sizes = {str(getattr(MetadataCatalog.get(name).get("card"), "gsd_m", None)) for name in names}
+    try:
+        (size,) = sizes
+        return float(size)
+    except ValueError:
+        told = ", ".join(sorted(sizes)) or "nothing"
+        raise ConfigError(
+            f"the cards of the training data {list(cfg.DATASETS.TRAIN)} say {told} of its ground size, which is no "
+            "single number; give metres per pixel."
+        ) from None
 
 
 def load_windows(

@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 from ovrs.cli import add_model, model_configuration
 
 if TYPE_CHECKING:
-    from ovrs.raster import Executor
+    from detectron2.config import CfgNode
 
+    from ovrs.raster import Executor
 
 # Options of the command that are options of the engine under the same name.
 _SAME = (
-    *("gsd", "overlap", "allow_remote", "confidence", "scores"),
+    *("overlap", "allow_remote", "confidence", "scores"),
     *("vector", "min_area", "simplify", "planar", "resume"),
 )
 
@@ -51,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reading.add_argument(
         "--range", type=float, nargs="+", default=[], metavar="V", help="LOW HIGH that become black and white, or three"
     )
-    reading.add_argument("--gsd", type=float, default=0.0, help="metres per pixel that the model is to see")
+    reading.add_argument(
+        "--gsd", default="0", help="metres per pixel that the model is to see, or 'model': those that it was trained on"
+    )
     reading.add_argument("--aoi", nargs="+", metavar="V", help="LEFT BOTTOM RIGHT TOP in the raster's CRS, or a file")
     reading.add_argument("--overlap", type=float, default=1 / 3, help="of neighbouring windows (default: a third)")
     reading.add_argument("--allow-remote", action="store_true", help="accept URLs and /vsi paths")
@@ -90,18 +93,22 @@ def run(args: argparse.Namespace) -> int:
     if not args.images:
         raise UserError("no image given: put the images before --classes.")
     classes, colours = _classes(args)
+    cfg = model_configuration(args, default=True)
     options = RasterOptions(
         bands=tuple(args.bands),
         value_range=tuple(args.range),
+        gsd=_ground_size(args.gsd, cfg),
         aoi=_area(args.aoi),
         colours=colours,
         overlay=not args.no_overlay,
         max_pixels=int(args.max_pixels),
         **{name: getattr(args, name) for name in _SAME},
     )
-    executor = _executor(args, classes)
+    executor = _executor(args, cfg, classes)
     try:
         outcomes = map_rasters(args.images, args.out, executor, options)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; what is done stays, the same command with --resume goes on.") from None
     finally:
         executor.close()
     for outcome in outcomes:
@@ -149,7 +156,19 @@ def _area(words: list[str] | None) -> Any:
         raise ConfigError(f"--aoi must be a file, or four numbers, got {' '.join(words)}.") from None
 
 
-def _executor(args: argparse.Namespace, classes: list[str]) -> Executor:
+def _ground_size(text: str, cfg: CfgNode) -> float:
+    from ovrs.errors import ConfigError
+    from ovrs.predictor import trained_ground_size
+
+    if text == "model":
+        return trained_ground_size(cfg)
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--gsd must be metres per pixel, or 'model', got {text!r}.") from None
+
+
+def _executor(args: argparse.Namespace, cfg: CfgNode, classes: list[str]) -> Executor:
     from functools import partial
 
     import torch
@@ -161,7 +180,7 @@ def _executor(args: argparse.Namespace, classes: list[str]) -> Executor:
     choose("--executor", args.executor, ("local", "ray"))
     load = partial(
         load_windows,
-        cfg=model_configuration(args, default=True),
+        cfg=cfg,
         classes=classes,
         threshold=args.threshold,
         batch_size=args.batch_size,

@@ -140,6 +140,7 @@ def test_image_after_the_classes_is_not_taken_for_one(ovrs, model, image, before
         (["town.png"], "no classes given"),
         (["town.png", "--classes", "a", "b", "--palette", "blue"], "must look like water=#1e90ff"),
         (["town.png", "--classes", "a", "b", "--aoi", "1", "2", "x", "3"], "four numbers"),
+        (["town.png", "--classes", "a", "b", "--gsd", "coarse"], "--gsd must be metres per pixel"),
         (["town.png", "--executor", "spark", "--classes", "a", "b"], "--executor must be one of local, ray"),
         (["town.png", "--vector", "shp", "--classes", "a", "b"], "vector must be one of"),
     ],
@@ -169,6 +170,19 @@ def test_head_that_was_not_trained_does_not_predict(ovrs, image, tiny_cfg, tmp_p
     config.write_text(tiny_cfg.dump(), encoding="utf-8")
     message = refusal(ovrs, image, "--config-file", config, "--classes", "road", "water")
     assert "before it is trained" in message
+
+
+def test_ground_size_of_the_model_comes_from_the_card_of_its_training_data(trained, scenes, tmp_path):
+    from ovrs.config import load_config
+    from ovrs.data import load_card
+    from ovrs.errors import ConfigError
+    from ovrs.predictor import trained_ground_size
+
+    cfg = load_config(trained / "config.yaml")
+    assert trained_ground_size(cfg) == load_card(scenes / "scenes.yaml").gsd_m > 0
+    other = load_config(trained / "config.yaml", ["DATASETS.TRAIN", "['gsnet_landdiscover50k_40_train']"])
+    with pytest.raises(ConfigError, match=r"mixed \(0.25-30\) of its ground size, which is no single number"):
+        trained_ground_size(other)
 
 
 def test_unknown_model_is_told(ovrs):

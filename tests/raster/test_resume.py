@@ -74,6 +74,21 @@ def test_killed_run_goes_on_to_the_same_bytes(tmp_path, scene):
         assert (out / f"scene_{name}").read_bytes() == (tmp_path / "straight" / f"scene_{name}").read_bytes()
 
 
+@pytest.mark.heavy
+def test_ten_kills_at_random_moments_leave_the_same_bytes(tmp_path, scene):
+    make_map(scene, tmp_path / "straight")
+    out, rng = tmp_path / "killed", np.random.default_rng(1)
+    for _ in range(10):
+        process = start(scene, out, 0.02)
+        wait_for_parts(out, min(len(list(out.glob("scene_parts/labels_*.tif"))) + 1, 20), process)
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+    assert make_map(scene, out, resume=True)["status"] in ("done", "skipped")
+    for name in ("labels.tif", "confidence.tif", "areas.csv", "labels.qml"):
+        assert (out / f"scene_{name}").read_bytes() == (tmp_path / "straight" / f"scene_{name}").read_bytes()
+
+
 def test_interrupted_run_ends_at_once_and_says_what_was_not_reached(tmp_path, scene):
     import signal
 
