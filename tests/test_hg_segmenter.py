@@ -157,7 +157,8 @@ def test_adapting_at_building_equals_adapting_in_every_pass(hg_cfg):
 
 
 @pytest.mark.parametrize(
-    ("rule", "size", "message"), [("once", 32, "must be one of runtime, adapted"), ("adapted", 0, "INPUT_SIZE")]
+    ("rule", "size", "message"),
+    [("once", 32, "must be one of runtime, runtime_dino, adapted"), ("adapted", 0, "INPUT_SIZE")],
 )
 def test_position_rule_that_cannot_be_followed_names_the_key(hg_cfg, rule, size, message):
     hg_cfg.MODEL.VLM.POSITION_EMBEDDING, hg_cfg.MODEL.VLM.INPUT_SIZE = rule, size
