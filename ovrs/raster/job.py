@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from affine import Affine
 from torch import Tensor
 
 from ovrs import __version__
+from ovrs.data.rasters import turned_back
 from ovrs.errors import DataError
 from ovrs.files import replacing
 from ovrs.raster.areas import class_areas, write_areas
@@ -128,6 +130,9 @@ class Job:
 
     def add(self, strip: Strip, column: int, scores: Tensor) -> None:
         """Add the scores of a window; windows come in order."""
+        if self.scene.orientation > 1:
+            upright = turned_back(scores.permute(1, 2, 0).numpy(), self.scene.orientation)
+            scores = torch.from_numpy(upright).permute(2, 0, 1)
         self._enter(strip).add(column, scores)
 
     def close(self, strip: Strip) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from affine import Affine
 
+from ovrs.data.rasters import turned
 from ovrs.raster.grid import Axis
 from ovrs.raster.opening import opened
 from ovrs.raster.scene import Scene
@@ -69,7 +70,8 @@ def read_block(block: Block) -> tuple[np.ndarray, tuple[int, ...]]:
         picture[:, ~shown] = EMPTY[:, None]
     windows = np.empty((len(kept), 3, kernel, kernel), np.uint8)
     for window, column in zip(windows, kept, strict=True):
-        window[:] = _window(picture, rows.start(block.row) - top, columns.start(column) - left, kernel)
+        pixels = _window(picture, rows.start(block.row) - top, columns.start(column) - left, kernel)
+        window[:] = turned(pixels.transpose(1, 2, 0), scene.orientation).transpose(2, 0, 1)
     return windows, tuple(kept)
 
 

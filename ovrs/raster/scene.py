@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ovrs.data.rasters import read_orientation
 from ovrs.errors import DataError
 from ovrs.raster.aoi import area_of_interest
 from ovrs.raster.grid import Axis, origin_pixels
@@ -41,6 +42,7 @@ class Scene:
         masked: whether there may be pixels without data.
         allow_remote: see the options.
         notes: what was decided, one sentence each.
+        orientation: how a photograph is turned for the model (EXIF, 1 to 8); maps stay in the grid of the file.
     """
 
     path: str
@@ -55,6 +57,7 @@ class Scene:
     masked: bool
     allow_remote: bool
     notes: tuple[str, ...]
+    orientation: int = 1
 
     def decisions(self) -> dict[str, Any]:
         """Return what must be the same for a run to go on, ready for JSON."""
@@ -66,6 +69,7 @@ class Scene:
             "columns": vars(self.columns),
             "area": list(self.area),
             "aoi": list(self.aoi),
+            "orientation": self.orientation,
         }
 
 
@@ -92,6 +96,10 @@ def describe(path: str, options: RasterOptions, info: ModelInfo) -> Scene:
             Axis.anchored(pixels, origin, info.kernel, stride, info.cell, scale)
             for pixels, origin, scale in zip(dataset.shape, origin_pixels(dataset.transform), scales, strict=True)
         ]
+        photograph = dataset.driver in ("JPEG", "PNG") and dataset.transform.is_identity
+        orientation = read_orientation(path) if photograph else 1
+        turn_note = "turned as its header says for the model; the map keeps the grid of the file"
+        notes = (band_note, range_note, gsd_note, _position_note(dataset), turn_note if orientation > 1 else "")
         floating = np.issubdtype(np.dtype(dataset.dtypes[bands[0] - 1]), np.floating)
         all_valid = all([flag.name for flag in flags] == ["all_valid"] for flags in dataset.mask_flag_enums)
         return Scene(
@@ -106,7 +114,8 @@ def describe(path: str, options: RasterOptions, info: ModelInfo) -> Scene:
             aoi=aoi,
             masked=floating or not all_valid,
             allow_remote=options.allow_remote,
-            notes=tuple(note for note in (band_note, range_note, gsd_note, _position_note(dataset)) if note),
+            notes=tuple(note for note in notes if note),
+            orientation=orientation,
         )
 
 

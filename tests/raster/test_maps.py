@@ -7,8 +7,10 @@ import pytest
 import rasterio
 from affine import Affine
 from models import COLOURS, NAMES, UTM, ColourModel, RampModel, draw_truth, read, write_raster, write_scene
+from PIL import Image
 from rasterio.enums import ColorInterp
 
+from ovrs.data.rasters import turned
 from ovrs.raster import LocalExecutor, RasterOptions, map_rasters
 from ovrs.scores import ScoreRule
 
@@ -56,6 +58,31 @@ def test_picture_without_place_is_mapped(tmp_path, make_map):
     np.testing.assert_array_equal(labels, truth)
     assert "not georeferenced" in outcome["notes"][0]
     assert outcome["area_kind"] == "pixels"
+
+
+class WatchingModel(ColourModel):
+    """Keeps what it is shown."""
+
+    def score(self, windows):
+        self.seen = [*getattr(self, "seen", []), *windows.numpy()]
+        return super().score(windows)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photograph_is_shown_upright_and_mapped_as_it_is_stored(tmp_path, make_map, orientation):
+    truth = draw_truth(50, 60)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(COLOURS[truth]).save(tmp_path / "photo.png", exif=exif)
+    Image.fromarray(COLOURS[truth]).save(tmp_path / "plain.png")
+    turned_model, plain_model = WatchingModel(), WatchingModel()
+    labels, outcome = make_map(tmp_path / "photo.png", turned_model)
+    make_map(tmp_path / "plain.png", plain_model, out="plain")
+    np.testing.assert_array_equal(labels, truth)
+    assert any("turned" in note for note in outcome["notes"]) == (orientation > 1)
+    for turned_window, plain_window in zip(turned_model.seen, plain_model.seen, strict=True):
+        expected = turned(plain_window.transpose(1, 2, 0), orientation).transpose(2, 0, 1)
+        np.testing.assert_array_equal(turned_window, expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 1), (5, 9), (32, 32), (33, 31)])
