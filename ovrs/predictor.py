@@ -157,7 +157,7 @@ class Predictor:
         Args:
             classes: class strings, see :meth:`predict`.
             threshold: see :meth:`predict`.
-            batch_size: windows per pass; 0: 1 on a CPU, 8 on a GPU.
+            batch_size: windows per pass on a GPU; 0: 8.
         """
         if self.model.refiner:
             raise ConfigError("TEST.REFINE works on whole images; set it to '' for maps of rasters.")
@@ -169,6 +169,7 @@ class Predictor:
             "weights_sha256": self.weights_sha256,
             "words": json.dumps(vocabulary.synonyms, ensure_ascii=False),
             "configuration_sha256": _digest(self.cfg),
+            "device": self.model.device.type,
         }
         kernel = window.KERNEL if window.ENABLED else tower.input_size or max(self.cfg.INPUT.CROP.SIZE)
         return SegmenterWindows(self.model, vocabulary, rule, names, kernel, identity, batch_size)

@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     working.add_argument("--executor", default="local", metavar="KIND", help="local or ray (default: %(default)s)")
     working.add_argument("--workers", type=int, default=0, help="copies of the model (default: one per GPU)")
     working.add_argument("--address", default="", help="of a Ray cluster (default: the one we are in, or a new one)")
-    working.add_argument("--batch-size", type=int, default=0, help="windows per pass (default: 1 on CPUs, 8 on GPUs)")
+    working.add_argument("--batch-size", type=int, default=0, help="windows per pass of a GPU (default: 8)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -141,7 +141,8 @@ class ProcessExecutor(LocalExecutor):
         numbers = context.Queue()
         for number in range(self._workers):
             numbers.put(number)
-        threads = max(torch.get_num_threads() // self._workers, 1)
+        # As many threads as here, however many workers there are: sums in another number of pieces round differently.
+        threads = torch.get_num_threads()
         return ProcessPoolExecutor(self._workers, context, _start_worker, (self._load, numbers, threads))
 
     def _submit(self, batch: Batch) -> Future[np.ndarray] | None:

@@ -108,7 +108,7 @@ class RayExecutor:
             self._start()
 
     def _start(self) -> None:
-        worker = self._worker.remote(self._load)
+        worker = self._worker.remote(self._load, torch.get_num_threads())
         self._starting[worker.info.remote()] = worker
 
     def _gather(self) -> None:
@@ -138,7 +138,8 @@ def _read(block: Block) -> tuple[tuple[tuple[int, ...], str], np.ndarray | None]
 class _Worker:
     """Holds a model on a node."""
 
-    def __init__(self, load: Callable[[int], WindowModel]) -> None:
+    def __init__(self, load: Callable[[int], WindowModel], threads: int) -> None:
+        torch.set_num_threads(threads)  # the caller's number: sums in another number of pieces round differently
         self._model = load(0)  # Ray shows every worker only its own GPU
 
     def info(self) -> ModelInfo:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ovrs.segmenter import OpenVocabSegmenter
     from ovrs.vocabulary import Vocabulary
 
-CPU_BATCH, GPU_BATCH = 1, 8
+GPU_BATCH = 8
 
 
 class SegmenterWindows:
@@ -29,7 +29,7 @@ class SegmenterWindows:
         labels: names of the labels: the vocabulary's classes, and one for weak pixels where ``rule`` has them.
         kernel: side of the windows in pixels.
         identity: what tells the model and its words from others.
-        batch_size: windows per pass; 0: 1 on a CPU, which gains nothing from more, and 8 on a GPU.
+        batch_size: windows per pass on a GPU; 0: 8. On a CPU it is 1: more gain nothing there, and round differently.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SegmenterWindows:
     ) -> None:
         self._model, self._vocabulary, self._rule = model, vocabulary, rule
         classes = len(vocabulary)
-        batch_size = batch_size or (CPU_BATCH if model.device.type == "cpu" else GPU_BATCH)
+        batch_size = 1 if model.device.type == "cpu" else batch_size or GPU_BATCH
         with torch.inference_mode():
             side = self._scores(torch.zeros(1, 3, kernel, kernel, dtype=torch.uint8)).shape[-1]
         # Scores whose cells are no whole number of pixels are enlarged to the window.

@@ -119,10 +119,11 @@ def test_one_class_is_mapped_against_everything_else(ovrs, model, image, trained
         assert json.loads(dataset.tags()["OVRS_CLASSES"]) == ["road", "other"]
 
 
-def test_batches_and_processes_change_no_pixel(ovrs, model, image, tmp_path):
+@pytest.mark.parametrize("option", [("--batch-size", "5"), pytest.param(("--workers", "2"), marks=pytest.mark.heavy)])
+def test_batches_and_processes_change_no_pixel(ovrs, model, image, tmp_path, option):
     words = ("predict", image, *model, "--scores", "--classes", *CLASSES)
     ovrs(*words, "--out", tmp_path / "a")
-    ovrs(*words, "--out", tmp_path / "b", "--batch-size", "5")
+    ovrs(*words, "--out", tmp_path / "b", *option)
     for name in ("labels", "scores"):
         assert (tmp_path / f"a/town_{name}.tif").read_bytes() == (tmp_path / f"b/town_{name}.tif").read_bytes()
 
