@@ -44,7 +44,7 @@ EXTRAS = {
     ],
     "serve": [
         "gradio>=6.31",  # the oldest whose refusal of paths that a browser names was tested in a mounted page
-        "mcp>=1.30",  # a limit for the size of requests
+        "mcp>=1.30,<2",  # 1.30 has a limit for the size of requests; 2 renames FastMCP
         *VECTOR,  # downloads as GeoPackage
     ],
     "demo": [
