@@ -25,7 +25,7 @@ what it does not say itself stands there, but for names, splits, notes and the f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,14 +142,7 @@ def load_card(path: str | Path) -> DatasetCard:
     node = Node(_with_inherited(path, ()), str(path))
     name = _identifier(node.text("name"), node.where("name"))
     classes = node.texts("classes")
-    try:
-        words = Vocabulary.from_strings(classes)
-    except VocabularyError as error:
-        raise DataError(f"{node.where('classes')}: {error}") from None
-    if len(classes) > MAX_CLASSES:
-        raise DataError(
-            f"{node.where('classes')}: at most {MAX_CLASSES} classes fit into 8-bit labels, got {len(classes)}."
-        )
+    words = class_words(classes, node.where("classes"))
 
     labels = read_encoding(node.child("labels"), classes, words.names)
     ignored = sum(index == IGNORE_LABEL for _, index in labels.table)
@@ -184,6 +177,21 @@ def load_card(path: str | Path) -> DatasetCard:
         source=node.child("source").content,
         path=path,
     )
+
+
+def class_words(classes: Sequence[str], where: str) -> Vocabulary:
+    """Return the vocabulary of a data set's class strings; ``where`` they stand starts the message of an error.
+
+    Raises:
+        DataError: they cannot be used, or are more than 8-bit labels can hold.
+    """
+    try:
+        words = Vocabulary.from_strings(classes)
+    except VocabularyError as error:
+        raise DataError(f"{where}: {error}") from None
+    if len(classes) > MAX_CLASSES:
+        raise DataError(f"{where}: at most {MAX_CLASSES} classes fit into 8-bit labels, got {len(classes)}.")
+    return words
 
 
 def _with_inherited(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ovrs.data.card import MAX_CLASSES, DatasetCard
+from ovrs.data.card import DatasetCard, class_words
 from ovrs.data.encodings import IdEncoding
 from ovrs.data.pairing import Record
-from ovrs.errors import DataError, VocabularyError, shortened
+from ovrs.errors import DataError, shortened
 from ovrs.structures import IGNORE_LABEL
 from ovrs.visualization import palette
-from ovrs.vocabulary import Vocabulary
 
 
 def adopt(name: str) -> None:
@@ -47,14 +46,7 @@ def adopt(name: str) -> None:
             f"data set {name!r} was registered with Detectron2 without class strings; add them: "
             f'{where}.set(stuff_classes=["building|house", "road", ...], ignore_label=255).{hint}'
         )
-    try:
-        words = Vocabulary.from_strings(classes)
-    except VocabularyError as error:
-        raise DataError(f"{where}.stuff_classes: {error}") from None
-    if len(classes) > MAX_CLASSES:
-        raise DataError(
-            f"{where}.stuff_classes: at most {MAX_CLASSES} classes fit into 8-bit labels, got {len(classes)}."
-        )
+    words = class_words(classes, f"{where}.stuff_classes")
     ignored = metadata.get("ignore_label")
     if ignored is not None and (type(ignored) is not int or ignored < 0):
         raise DataError(f"{where}.ignore_label must be a stored value from 0 (255 is usual), got {ignored!r}.")
