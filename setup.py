@@ -20,6 +20,7 @@ REQUIRED = [
     "safetensors>=0.4",  # stable Python API for partial reads
     "numpy>=1.24",  # first with wheels for Python 3.11 and typing of the arrays that we annotate; 2.x works
     "Pillow>=10.1",  # fixes CVE-2023-44271 (unbounded text); Resampling enum is final
+    "noto-cjk-sans-otc>=0.0.1",  # the font of pictures (OFL): Latin, Cyrillic and CJK letters in one file of 19 MB
     "rasterio>=1.4",  # a choice of drivers, PROJJSON; the stored values of every TIFF, which Pillow changes for display
     "opencv-python-headless>=4.8",  # wheels for Python 3.11+; headless: the same cv2 without libGL
     "PyYAML>=6.0",  # the first release whose plain load() demands a Loader

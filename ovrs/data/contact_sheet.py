@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ovrs.data.augmentation import resize_image, resize_labels
 from ovrs.data.inspection import ClassCounts, evenly_spread
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_image, read_pair
 from ovrs.data.work import progress
-from ovrs.visualization import IGNORED_COLOUR, Picture, colourise, legend
+from ovrs.visualization import IGNORED_COLOUR, Picture, colourise, draw_text, legend
 
 _TILE = 240  # side of the square that a picture is fitted into
 _PAD = 8
@@ -22,7 +22,7 @@ _TEXT = 14
 _TITLE = 20
 _NAME_WIDTH = 300  # of the histogram's class names
 _FIGURES_WIDTH, _PIXELS_WIDTH = 240, 150  # of its percentages and pixels, and of the pixels alone
-_BACKGROUND, _INK, _OUTLINE = (255, 255, 255), (30, 30, 30), (120, 120, 120)
+_BACKGROUND, _OUTLINE = (255, 255, 255), (120, 120, 120)
 
 
 def contact_sheet(name: str, images: int, counts: ClassCounts | None) -> Picture:
@@ -88,7 +88,6 @@ def _histogram(counts: ClassCounts, metadata: Any, width: int) -> list[Picture]:
     rows = list(zip(metadata.stuff_classes, metadata.stuff_colors, counts.shares, counts.pixels, strict=True))
     rows.append(("ignored, of all pixels", IGNORED_COLOUR, counts.ignored_share, counts.ignored))
     longest = max(share for _, _, share, _ in rows) or 1
-    font = ImageFont.load_default(_TEXT)
     pictures = []
     for name, colour, share, pixels in rows:
         key = legend([name], [colour], _NAME_WIDTH)
@@ -99,8 +98,8 @@ def _histogram(counts: ClassCounts, metadata: Any, width: int) -> list[Picture]:
         if length:
             bar = (_NAME_WIDTH, _PAD, _NAME_WIDTH + length - 1, row.height - _PAD - 1)
             draw.rectangle(bar, fill=tuple(colour), outline=_OUTLINE)
-        draw.text((width - _PIXELS_WIDTH, middle), f"{100 * share:.2f} %", _INK, font, anchor="rm")
-        draw.text((width - _PAD, middle), f"{pixels:,}", _INK, font, anchor="rm")
+        draw_text(draw, (width - _PIXELS_WIDTH, middle), f"{100 * share:.2f} %", _TEXT, anchor="rm")
+        draw_text(draw, (width - _PAD, middle), f"{pixels:,}", _TEXT, anchor="rm")
         pictures.append(np.asarray(row))
     return pictures
 
@@ -108,5 +107,5 @@ def _histogram(counts: ClassCounts, metadata: Any, width: int) -> list[Picture]:
 def _line(text: str, size: int, width: int) -> Picture:
     """Draw a line of text, cut off at the right."""
     canvas = Image.new("RGB", (width, size + _PAD), _BACKGROUND)
-    ImageDraw.Draw(canvas).text((_PAD, canvas.height / 2), text, _INK, ImageFont.load_default(size), anchor="lm")
+    draw_text(ImageDraw.Draw(canvas), (_PAD, canvas.height / 2), text, size)
     return np.asarray(canvas)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovrs.files import replacing
+from ovrs.visualization import plot_families
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,8 @@ def write_study(stem: str | Path, content: dict[str, Any], page: str, figure: Fi
     for path, text in zip(paths[:2], texts, strict=True):
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    for text in figure.findobj(lambda part: hasattr(part, "set_fontfamily")):
+        text.set_fontfamily(plot_families())
     with replacing(paths[2]) as temporary:
         figure.savefig(temporary)
     return paths

@@ -1,5 +1,6 @@
 """Colours of classes, pictures of label maps, and styles for geographic information systems."""
 
+from ovrs.visualization.fonts import draw_text, plot_families
 from ovrs.visualization.palettes import IGNORED_COLOUR, class_colours, palette
 from ovrs.visualization.pictures import (
     SHEET_ALPHA,
@@ -19,9 +20,11 @@ __all__ = [
     "class_colours",
     "colourise",
     "comparison_sheet",
+    "draw_text",
     "legend",
     "overlay",
     "palette",
+    "plot_families",
     "save_image",
     "write_qml",
 ]

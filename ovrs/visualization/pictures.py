@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ovrs.files import replacing
+from ovrs.visualization.fonts import draw_text, font
 from ovrs.visualization.palettes import IGNORED_COLOUR
 
 Picture = NDArray[np.uint8]
 
 _BACKGROUND = (255, 255, 255)
-_INK = (30, 30, 30)
 _OUTLINE = (120, 120, 120)
+_UNSCALED = 1200  # pixels of width up to which text has the sizes below; on wider pictures it grows with them
 _FONT_SIZE = 15
 SHEET_ALPHA = 0.65  # of the maps on a sheet: colours to tell apart, and the image still to be seen
 _TITLE_SIZE = 20
@@ -75,7 +76,7 @@ def overlay(image: ArrayLike, labels: ArrayLike, palette: ArrayLike, alpha: floa
 
 
 def legend(names: Sequence[str], palette: ArrayLike, width: int, shares: Mapping[int, float] | None = None) -> Picture:
-    """Draw a legend: a swatch and a name per class, in as many columns as fit.
+    """Draw a legend: a swatch and a name per class, in as many columns as fit; both grow with wide pictures.
 
     Args:
         names: one per class, in index order.
@@ -97,23 +98,23 @@ def legend(names: Sequence[str], palette: ArrayLike, width: int, shares: Mapping
         raise ValueError(f"width is {width}; a legend needs at least {_NARROWEST} pixels.")
     chosen = range(len(names)) if shares is None else sorted(shares)
     _check_range(np.array(list(chosen), int), len(names), f"there are {len(names)} names")
-    font = ImageFont.load_default(_FONT_SIZE)
     texts = [names[i] if shares is None else f"{names[i]}  {_percent(shares[i])}" for i in chosen]
+    size, swatch, pad = _scaled(width, _FONT_SIZE, _SWATCH, _PAD)
 
-    widest = max((font.getlength(text) for text in texts), default=0)
-    columns = max(1, int((width - _PAD) // (_SWATCH + 3 * _PAD + widest)))
-    column_width = (width - _PAD) // columns
-    row_height = _SWATCH + _PAD
+    widest = max((font(size).getlength(text) for text in texts), default=0)
+    columns = max(1, int((width - pad) // (swatch + 3 * pad + widest)))
+    column_width = (width - pad) // columns
+    row_height = swatch + pad
     rows = -(-len(texts) // columns)
-    canvas = Image.new("RGB", (width, rows * row_height + _PAD), _BACKGROUND)
+    canvas = Image.new("RGB", (width, rows * row_height + pad), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for position, (index, text) in enumerate(zip(chosen, texts, strict=True)):
         # Column by column, so that the order reads downwards.
-        x, y = _PAD + position // rows * column_width, _PAD + position % rows * row_height
+        x, y = pad + position // rows * column_width, pad + position % rows * row_height
         colour = tuple(colours[index].tolist())
-        draw.rectangle((x, y, x + _SWATCH, y + _SWATCH - 1), fill=colour, outline=_OUTLINE)
-        room = column_width - _SWATCH - 2 * _PAD
-        draw.text((x + _SWATCH + _PAD, y + _SWATCH / 2), _shortened(text, font, room), _INK, font, anchor="lm")
+        draw.rectangle((x, y, x + swatch, y + swatch - 1), fill=colour, outline=_OUTLINE)
+        room = column_width - swatch - 2 * pad
+        draw_text(draw, (x + swatch + pad, y + swatch / 2), _shortened(text, size, room), size)
     return np.asarray(canvas)
 
 
@@ -163,18 +164,17 @@ def comparison_sheet(
     shares = {int(index): float((counted == index).mean()) if counted.size else 0.0 for index in present}
     key = legend(names, palette, total, shares)
 
-    top = _TITLE_SIZE + 2 * _PAD if title else _PAD
-    caption = _FONT_SIZE + _PAD
+    size, title_size, pad = _scaled(total, _FONT_SIZE, _TITLE_SIZE, _PAD)
+    top = title_size + 2 * pad if title else _PAD
+    caption = size + pad
     sheet = Image.new("RGB", (total, top + height + caption + len(key)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     if title:
-        font = ImageFont.load_default(_TITLE_SIZE)
-        draw.text((_PAD, top / 2), _shortened(title, font, total - 2 * _PAD), _INK, font, anchor="lm")
-    font = ImageFont.load_default(_FONT_SIZE)
+        draw_text(draw, (_PAD, top / 2), _shortened(title, title_size, total - 2 * _PAD), title_size)
     for column, (name, panel) in enumerate(panels.items()):
         x = _PAD + column * (width + _PAD)
         sheet.paste(Image.fromarray(panel), (x, top))
-        draw.text((x + width / 2, top + height + caption / 2), name, _INK, font, anchor="mm")
+        draw_text(draw, (x + width / 2, top + height + caption / 2), name, size, anchor="mm")
     sheet.paste(Image.fromarray(key), (0, top + height + caption))
     return np.asarray(sheet)
 
@@ -206,11 +206,18 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+def _scaled(width: int, *sizes: int) -> tuple[int, ...]:
+    """Return sizes for a picture so wide: what is read on a screen is the picture as a whole."""
+    factor = max(width / _UNSCALED, 1)
+    return tuple(round(factor * size) for size in sizes)
+
+
+def _shortened(text: str, size: int, room: float) -> str:
     """The text, cut with an ellipsis where it does not fit."""
-    if font.getlength(text) <= room:
+    face = font(size)
+    if face.getlength(text) <= room:
         return text
-    while text and font.getlength(text + "…") > room:
+    while text and face.getlength(text + "…") > room:
         text = text[:-1]
     return text.rstrip() + "…"
 

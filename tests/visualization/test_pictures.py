@@ -100,7 +100,7 @@ def test_legend_shows_the_share():
 
 def test_narrow_legend_becomes_taller_and_long_names_stay_inside():
     names = ["a very long class name that nobody would want to read in full", "road", "water"]
-    narrow, wide = vis.legend(names, COLOURS, 120), vis.legend(names, COLOURS, 2000)
+    narrow, wide = vis.legend(names, COLOURS, 120), vis.legend(names, COLOURS, 1200)
     assert len(narrow) > len(wide)
     assert (narrow[:, -4:] == 255).all()
 
