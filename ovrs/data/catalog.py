@@ -18,11 +18,11 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovrs.data.card import BUILT_IN_CARDS, DatasetCard, Split, load_card
+from ovrs.data.colours import a_label_file, picture_colours
 from ovrs.data.pairing import list_records
 from ovrs.data.registered import adopt
 from ovrs.errors import DataError, nearest, shortened
 from ovrs.structures import IGNORE_LABEL
-from ovrs.visualization import palette
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 CARDS_VARIABLE = "OVRS_DATASETS"
@@ -227,7 +227,7 @@ def _register(name: str, entry: _Entry) -> None:
     MetadataCatalog.get(name).set(
         class_strings=card.classes,
         stuff_classes=list(card.display_names),
-        stuff_colors=[list(map(int, colour)) for colour in card.palette or palette(len(card.classes))],
+        stuff_colors=picture_colours(card, a_label_file(split, entry.root)),
         ignore_label=IGNORE_LABEL,
         evaluator_type="sem_seg",
         card=card,

@@ -206,6 +206,19 @@ def open_labels(path: str | Path | File, *, colours: bool, card: str = "") -> It
             raise _wrong_kind(file, mode + kind, colours, card)
 
 
+def read_colour_table(path: str | Path | File) -> np.ndarray | None:
+    """Return the RGB colours [N, 3] that a palette file gives its values, uint8; None if it is none.
+
+    Raises:
+        DataError: no such file, or not an image.
+    """
+    with _opened(path) as (file, image, page):
+        if not isinstance(image, Image.Image):
+            return _palette(image, page)
+        with readable(file):
+            return np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.mode in ("P", "PA") else None
+
+
 def read_size(path: str | Path | File) -> tuple[int, int]:
     """Return (height, width) from the header of an image file, as stored.
 

@@ -11,20 +11,20 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovrs.data.card import DatasetCard, class_words
+from ovrs.data.colours import picture_colours
 from ovrs.data.encodings import IdEncoding
 from ovrs.data.pairing import Record
 from ovrs.errors import DataError, shortened
 from ovrs.structures import IGNORE_LABEL
-from ovrs.visualization import palette
 
 
 def adopt(name: str) -> None:
     """Complete what stands in both catalogues under a name, so that all of this project works on it.
 
     Its metadata says what a card would: ``stuff_classes`` are the class strings in index order (``a|b`` are synonyms),
-    ``stuff_colors`` the palette, ``ignore_label`` the stored value that is ignored (255 is in any case). Its records
-    have ``file_name`` and, where there are labels, ``sem_seg_file_name``, an image file of class indices; ``height``
-    and ``width`` are compared with the files.
+    ``stuff_colors`` the palette (without it, that of the masks), ``ignore_label`` the stored value that is ignored (255
+    is in any case). Its records have ``file_name`` and, where there are labels, ``sem_seg_file_name``, an image file of
+    class indices; ``height`` and ``width`` are compared with the files.
 
     Args:
         name: registered by ``DatasetCatalog.register``; the function is not called yet.
@@ -56,8 +56,6 @@ def adopt(name: str) -> None:
     colours = metadata.get("stuff_colors")
     if colours is not None and len(colours) != len(classes):
         raise DataError(f"{where}.stuff_colors lists {len(colours)} colours for {len(classes)} classes.")
-    if colours is None:
-        metadata.stuff_colors = colours = [list(map(int, colour)) for colour in palette(len(classes))]
     card = DatasetCard(
         name=name,
         title=name,
@@ -65,15 +63,19 @@ def adopt(name: str) -> None:
         display_names=words.names,
         labels=IdEncoding(tuple(table.items())),
         path=Path(where),
-        palette=tuple(tuple(colour) for colour in colours),
+        palette=None if colours is None else tuple(tuple(colour) for colour in colours),
     )
     records = partial(_records, DatasetCatalog[name], name)
     DatasetCatalog[name] = records
     defaults = {"evaluator_type": "sem_seg", "ignore_label": IGNORE_LABEL, "image_root": ""}
     metadata.set(**{key: value for key, value in defaults.items() if metadata.get(key) is None})
     metadata.set(class_strings=card.classes, card=card, split="", root="")
-    if metadata.get("sem_seg_root") is None:
-        metadata.sem_seg_root = _folder_of_labels(records())
+    if metadata.get("sem_seg_root") is None or colours is None:
+        first = records()[0].get("sem_seg_file_name")
+        if metadata.get("sem_seg_root") is None:
+            metadata.sem_seg_root = os.path.dirname(first) or "." if first else ""
+        if colours is None:
+            metadata.stuff_colors = picture_colours(card, first)
 
 
 def _records(function: Callable[[], Sequence[dict[str, Any]]], name: str) -> list[Record]:
@@ -104,7 +106,3 @@ def _records(function: Callable[[], Sequence[dict[str, Any]]], name: str) -> lis
         paths = {key: str(record[key]) for key in ("file_name", "sem_seg_file_name") if key in record}
         completed.append(Record(**{**record, **paths, "dataset": name, "stem": Path(paths["file_name"]).stem}))
     return completed
-
-
-def _folder_of_labels(records: Sequence[Record]) -> str:
-    return os.path.dirname(records[0]["sem_seg_file_name"]) or "." if "sem_seg_file_name" in records[0] else ""

@@ -1,7 +1,7 @@
 """Colours of classes, pictures of label maps, and styles for geographic information systems."""
 
 from ovrs.visualization.fonts import draw_text, plot_families
-from ovrs.visualization.palettes import IGNORED_COLOUR, class_colours, palette
+from ovrs.visualization.palettes import IGNORED_COLOUR, class_colours, palette, tell_apart
 from ovrs.visualization.pictures import (
     SHEET_ALPHA,
     Picture,
@@ -26,5 +26,6 @@ __all__ = [
     "palette",
     "plot_families",
     "save_image",
+    "tell_apart",
     "write_qml",
 ]

@@ -30,6 +30,7 @@ _LEVELS = 16  # per channel, of the colours to choose from
 _MOST = _LEVELS**3
 _WHITE = (255, 255, 255)
 _ALIKE = 20.0  # distance in CIE Lab under which two colours are taken for one
+_SAME = 3.0  # likewise, under which nobody sees a difference
 
 # Colours that people expect of common land cover, by the last word of a class's name.
 _EXPECTED = {
@@ -111,6 +112,11 @@ def class_colours(names: Sequence[str], chosen: Mapping[str, str] | None = None)
             taken.append(expected)
     free = (c for c in cycle(palette(min(2 * len(names) + 64, _MOST)).tolist()) if _distance(c, taken) >= _ALIKE)
     return np.array([given.get(name) or next(free) for name in names], np.uint8).reshape(len(names), 3)
+
+
+def tell_apart(colours: Sequence[Sequence[int]]) -> bool:
+    """Return whether people see a difference between any two of some RGB colours."""
+    return all(_distance(colour, colours[:place]) >= _SAME for place, colour in enumerate(colours) if place)
 
 
 def _read_colour(name: str, text: str) -> tuple[int, ...]:
