@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Options of the command that are options of the engine under the same name.
 _SAME = (
     *("overlap", "allow_remote", "confidence", "scores"),
-    *("vector", "min_area", "simplify", "planar", "resume"),
+    *("vector", "min_area", "simplify", "planar", "resume", "overwrite"),
 )
 
 
@@ -75,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     working = parser.add_argument_group("working")
     working.add_argument("--resume", action="store_true", help="go on with what an earlier run left")
+    working.add_argument("--overwrite", action="store_true", help="replace files that no earlier run made, too")
     working.add_argument("--executor", default="local", metavar="KIND", help="local or ray (default: %(default)s)")
     working.add_argument("--workers", type=int, default=0, help="copies of the model (default: one per GPU)")
     working.add_argument("--address", default="", help="of a Ray cluster (default: the one we are in, or a new one)")

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ovrs import __version__
 from ovrs.data.rasters import turned_back
-from ovrs.errors import DataError
+from ovrs.errors import DataError, shortened
 from ovrs.files import replacing
 from ovrs.raster.areas import class_areas, write_areas
 from ovrs.raster.blend import BYTE_SCALE, Result, RollingBand
@@ -39,6 +39,14 @@ log = logging.getLogger(__name__)
 LAYERS = ("labels", "confidence", "scores")  # the files with a value per pixel, by the ending of their names
 
 _WINDOWS_PER_BLOCK = 8
+
+
+def file_endings(options: RasterOptions) -> list[str]:
+    """Return how the names of all files end that are written for a raster; the layers first."""
+    asked = {"labels": True, "confidence": options.confidence or options.vector, "scores": options.scores}
+    endings = [f"{layer}.tif" for layer in LAYERS if asked[layer]] + ["labels.qml", "areas.csv"]
+    endings += ["overlay.png"] if options.overlay else []
+    return endings + ([f"polygons.{options.vector}"] if options.vector else [])
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ class Job:
         options: see there.
 
     Raises:
-        DataError: the raster cannot be mapped, or an earlier run that should go on was another one.
+        DataError: the raster cannot be mapped, an earlier run that should go on was another one, or files would be
+            replaced that no earlier run made.
     """
 
     def __init__(self, source: str, folder: Path, stem: str, info: ModelInfo, options: RasterOptions) -> None:
@@ -95,9 +104,10 @@ class Job:
         tags = {**self._source_tags(), **self._tags()}
         probability = {"dtype": "uint8", "nodata": 255, "scale": 1 / BYTE_SCALE, "tags": tags}
         layers = {}
-        if options.confidence or options.vector:
+        files = file_endings(options)
+        if "confidence.tif" in files:
             layers["confidence"] = Layer(bands=("confidence",), resampling="AVERAGE", **probability)
-        if options.scores:
+        if "scores.tif" in files:
             layers["scores"] = Layer(bands=info.names, resampling="AVERAGE", **probability)
         # Last: a strip is done when its labels are there.
         layers["labels"] = Layer(
@@ -204,18 +214,16 @@ class Job:
         labels = layers["labels"]
         write_qml(self.path("labels.qml"), labels.categories, labels.colours)
         ground = Ground(place.transform, place.crs, place.height, place.width, self._options.planar)
-        files = [f"{name}.tif" for name in layers] + ["labels.qml", "areas.csv"]
+        files = file_endings(self._options)
         if self._options.overlay:
             write_overlay(self.path("overlay.png"), self.scene, self.path("labels.tif"), labels, Path(self.source).name)
-            files.append("overlay.png")
         areas = class_areas(self.path("labels.tif"), labels.categories, ground)
         write_areas(self.path("areas.csv"), areas, ground)
         if self._options.vector:
             from ovrs.raster.vectors import write_vectors
 
-            ending = f"polygons.{self._options.vector}"
             write_vectors(
-                self.path(ending),
+                self.path(f"polygons.{self._options.vector}"),
                 self.path("labels.tif"),
                 self.path("confidence.tif"),
                 labels.categories,
@@ -223,7 +231,6 @@ class Job:
                 min_area=self._options.min_area,
                 simplify=self._options.simplify,
             )
-            files.append(ending)
             if not self._options.confidence:
                 self.path("confidence.tif").unlink()
                 files.remove("confidence.tif")
@@ -234,7 +241,8 @@ class Job:
             "classes": [asdict(area) for area in areas],
         }
         with replacing(self._manifest) as temporary:
-            temporary.write_text(json.dumps({"made_with": self._made_with, **summary}, indent=1), encoding="utf-8")
+            content = {"made_with": self._made_with, "own": self._own, **summary}
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
         shutil.rmtree(self._parts)
         return summary
 
@@ -266,19 +274,28 @@ class Job:
 
     def _take_up(self) -> dict[str, Any] | None:
         """Look at what an earlier run left; return the summary of a finished one."""
+        done, begun = _read_manifest(self._manifest), _read_manifest(self._parts / "manifest.json")
+        earlier = [left for left in (begun, done) if left]
+        own = {name for left in earlier for name in left.get("own", left.get("files", ()))}
+        planned = {self.path(ending).name for ending in file_endings(self._options)}
+        self._own = sorted(planned | {name for name in own if os.path.lexists(self.folder / name)})
         if self._options.resume:
-            done = _read_json(self._manifest)
-            begun = _read_json(self._parts / "manifest.json")
-            for left in filter(None, (begun, done)):
-                self._check_same(left.get("made_with", {}))
-            if done is not None and not begun and self._is_there(done):
-                return {key: value for key, value in done.items() if key != "made_with"}
-            if begun is not None:
+            for left in earlier:
+                self._check_same(left["made_with"])
+            if done and not begun and self._is_there(done):
+                return {key: value for key, value in done.items() if key not in ("made_with", "own")}
+            if begun:
                 return None
+        if not self._options.overwrite:
+            names = planned - own | ({self._manifest.name} if not done else set())
+            foreign = [name for name in sorted(names) if os.path.lexists(self.folder / name)]
+            if not begun and any(self._parts.glob("[!.]*")):
+                foreign.append(self._parts.name)
+            check_not_foreign([self.folder / name for name in foreign])
         self._manifest.unlink(missing_ok=True)
         shutil.rmtree(self._parts, ignore_errors=True)
         with replacing(self._parts / "manifest.json") as temporary:
-            temporary.write_text(json.dumps({"made_with": self._made_with}), encoding="utf-8")
+            temporary.write_text(json.dumps({"made_with": self._made_with, "own": self._own}), encoding="utf-8")
         return None
 
     def _check_same(self, before: dict[str, Any]) -> None:
@@ -353,8 +370,23 @@ def _inside(span: tuple[int, int], first: int, last: int) -> tuple[int, int]:
     return max(span[0], first), min(span[1], last)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def check_not_foreign(paths: Sequence[Path]) -> None:
+    """Refuse to replace files that no earlier run made.
+
+    Raises:
+        DataError: there are some.
+    """
+    if paths:
+        raise DataError(
+            f"no earlier run made {shortened(paths)}, which would be replaced; choose another folder (--out), or "
+            "replace such files with --overwrite."
+        )
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """Return what a run left about itself; ``None`` where there is nothing of that kind."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
         return None
+    return content if isinstance(content, dict) and "made_with" in content else None

@@ -17,7 +17,7 @@ from ovrs import __version__
 from ovrs.errors import DataError
 from ovrs.files import replacing
 from ovrs.raster.executors import Executor
-from ovrs.raster.job import LAYERS, Job
+from ovrs.raster.job import Job, check_not_foreign, file_endings
 from ovrs.raster.opening import check_path
 from ovrs.raster.options import RasterOptions
 from ovrs.raster.pipeline import run
@@ -45,7 +45,7 @@ def map_rasters(
         ``notes``, ``classes`` with their pixels and areas, …
 
     Raises:
-        DataError: there is no raster, or the folder cannot be written to.
+        DataError: there is no raster, the folder cannot be written to, or its ``report.json`` is something else.
     """
     from rasterio.errors import NotGeoreferencedWarning
 
@@ -53,6 +53,8 @@ def map_rasters(
     if not sources:
         raise DataError("there is no raster to map; give at least one path.")
     _check_folder(folder)
+    if not options.overwrite and not _is_report(folder / REPORT):
+        check_not_foreign([folder / REPORT])
     began = time.time()
     outcomes: list[dict[str, Any]] = []
     try:
@@ -81,13 +83,14 @@ def _starts(
     for source in sources:
         by_name[_stem(source)].append(source)
     inputs = {os.path.realpath(source) for source in sources}
+    endings = file_endings(options)
     errors: dict[str, str] = {}
     for source in sources:
         same = by_name[_stem(source)]
         if len(same) > 1:
             errors[source] = f"{len(same)} rasters are called {_stem(source)} ({', '.join(same)}); "
             errors[source] += "their maps would overwrite each other. Rename them, or give them folders of their own."
-        elif over := inputs & {os.path.realpath(folder / f"{_stem(source)}_{layer}.tif") for layer in LAYERS}:
+        elif over := inputs & {os.path.realpath(folder / f"{_stem(source)}_{ending}") for ending in endings}:
             errors[source] = f"the map of {source} would overwrite {over.pop()}; choose another folder (--out)."
         else:
             try:
@@ -107,6 +110,17 @@ def _refuse(error: str) -> Job:
 
 def _stem(source: str) -> str:
     return PurePosixPath(source.split("?")[0]).stem
+
+
+def _is_report(path: Path) -> bool:
+    """Return whether nothing but a report of maps would be replaced."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no text, or no JSON
+        return False
+    return isinstance(content, dict) and {"rasters", "not_reached"} <= content.keys()
 
 
 def _check_folder(folder: Path) -> None:

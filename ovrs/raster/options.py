@@ -34,6 +34,7 @@ class RasterOptions:
         planar: areas in the plane of the raster's CRS instead of on the ellipsoid.
         colours: {word: "#rrggbb"} for some of the classes.
         resume: go on with what an earlier run left, and skip what it finished.
+        overwrite: replace files of the results' names that no earlier run made; without it they are refused.
         allow_remote: accept URLs and GDAL's ``/vsi`` paths.
         max_pixels: rasters (or areas of interest) of more pixels are refused.
         memory: MiB that scores may take while windows are blended.
@@ -53,6 +54,7 @@ class RasterOptions:
     planar: bool = False
     colours: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
+    overwrite: bool = False
     allow_remote: bool = False
     max_pixels: int = 10**11
     memory: int = 256

@@ -210,3 +210,53 @@ def test_full_disk_leaves_what_is_done_and_the_run_goes_on(tmp_path, run, monkey
     (outcome,) = run([path], resume=True)
     assert outcome["status"] == "done"
     np.testing.assert_array_equal(read(tmp_path / "maps/scene_labels.tif"), draw_truth(150, 50))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("good_labels.tif", "good_labels.qml", "good_areas.csv", "good_overlay.png", "good_polygons.gpkg"),
+        *("good_confidence.tif", "good_manifest.json", "good_parts/photo.jpg"),
+    ],
+)
+def test_file_that_no_run_made_is_not_replaced_unless_asked(tmp_path, run, good, name):
+    own = tmp_path / "maps" / name
+    own.parent.mkdir(parents=True)
+    own.write_text('{"mine": 1}')
+    other = write_scene(tmp_path / "other.tif", draw_truth(9, 9))
+    outcomes = run([good, other], overlay=True, vector="gpkg")
+    assert [outcome["status"] for outcome in outcomes] == ["failed", "done"]
+    assert name.split("/")[0] in error_of(outcomes)
+    assert "--overwrite" in error_of(outcomes)
+    assert own.read_text() == '{"mine": 1}'
+    assert [path.name for path in tmp_path.glob("maps/good*")] == [name.split("/")[0]]
+    (outcome,) = run([good], overlay=True, vector="gpkg", overwrite=True)
+    assert outcome["status"] == "done"
+    assert not own.exists() or b"mine" not in own.read_bytes()
+
+
+def test_report_that_no_run_made_is_not_replaced(tmp_path, run, good):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps/report.json").write_text("my own notes")
+    with pytest.raises(DataError, match=r"no earlier run made .*report\.json"):
+        run([good])
+    assert (tmp_path / "maps/report.json").read_text() == "my own notes"
+
+
+def test_files_of_earlier_runs_are_replaced_and_others_beside_them_are_not(tmp_path, run, good):
+    run([good], vector="gpkg")
+    (outcome,) = run([good])
+    assert outcome["status"] == "done"
+    (outcome,) = run([good], vector="gpkg")  # those of the run before the last one, too
+    assert outcome["status"] == "done"
+    (tmp_path / "maps/good_overlay.png").write_text("mine")
+    assert "good_overlay.png" in error_of(run([good], overlay=True))
+    assert (tmp_path / "maps/good_overlay.png").read_text() == "mine"
+
+
+def test_picture_of_a_map_does_not_replace_an_input(tmp_path, run):
+    (tmp_path / "maps").mkdir()
+    truth = draw_truth(9, 9)
+    paths = [write_scene(tmp_path / "maps/a.tif", truth), tmp_path / "maps/a_overlay.png"]
+    write_scene(paths[1], truth, driver="PNG", crs=None, transform=None)
+    assert "would overwrite" in run(paths, overlay=True, overwrite=True)[0]["error"]
