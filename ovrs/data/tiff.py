@@ -18,7 +18,8 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG2000_STARTS = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _BIG = b"+"
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 254, 256, 257, 258, 262
-_ORIENTATION, _SAMPLES, _EXTRA_SAMPLES = 274, 277, 338
+_ORIENTATION, _SAMPLES, _EXTRA_SAMPLES, _GEO_KEYS = 274, 277, 338, 34735
+_MODEL_TYPE, _ON_EARTH = 1024, (1, 2, 3)  # a GeoTIFF key, and its values projected, geographic and geocentric
 _REDUCED, _MASK = 1, 4  # bits of the subfile type
 MIN_IS_WHITE, PALETTE, CMYK, YCBCR = 0, 3, 5, 6  # values of the photometric tag
 COLOUR_SPACES = {CMYK: "CMYK", 8: "LAB", 9: "LAB", 10: "LAB", 32844: "LogL", 32845: "LogLuv"}  # not RGB
@@ -37,6 +38,7 @@ class Page:
         samples: number of bands.
         extra: what the bands behind the colours are: 0 anything, 1 and 2 alpha.
         orientation: 1..8, see :func:`ovrs.data.rasters.turned`.
+        names_crs: whether GeoTIFF keys name a coordinate reference system of the earth, readable or not.
     """
 
     number: int
@@ -48,6 +50,7 @@ class Page:
     samples: int
     extra: tuple[int, ...]
     orientation: int
+    names_crs: bool
 
 
 def pages(stream: BinaryIO) -> list[Page]:
@@ -63,6 +66,7 @@ def pages(stream: BinaryIO) -> list[Page]:
             seen.add(tags.next)
             stream.seek(tags.next)
             tags.load(stream)
+            keys = tags.get(_GEO_KEYS) or ()  # shorts: a head of four, then (key, where, count, value) each
             found.append(
                 Page(
                     number=len(found) + 1,
@@ -74,6 +78,7 @@ def pages(stream: BinaryIO) -> list[Page]:
                     samples=tags.get(_SAMPLES) or 1,
                     extra=tuple(tags.get(_EXTRA_SAMPLES) or ()),
                     orientation=tags.get(_ORIENTATION) or 1,
+                    names_crs=dict(zip(keys[4::4], keys[7::4], strict=False)).get(_MODEL_TYPE) in _ON_EARTH,
                 )
             )
     except Exception:  # whatever a damaged header makes Pillow raise: GDAL has the last word about the file

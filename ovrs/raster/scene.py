@@ -12,10 +12,11 @@ from ovrs.data.rasters import read_orientation
 from ovrs.errors import DataError
 from ovrs.raster.aoi import area_of_interest
 from ovrs.raster.grid import Axis, origin_pixels
-from ovrs.raster.ground import ground_sizes, is_located
+from ovrs.raster.ground import ground_sizes
 from ovrs.raster.model import ModelInfo
 from ovrs.raster.opening import check_path, opened
 from ovrs.raster.options import RasterOptions
+from ovrs.raster.position import position_note
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -81,6 +82,7 @@ def describe(path: str, options: RasterOptions, info: ModelInfo) -> Scene:
     """
     path = check_path(path, options.allow_remote)
     with opened(path, options.allow_remote) as dataset:
+        place_note = position_note(dataset)
         area, aoi = area_of_interest(dataset, options.aoi)
         pixels = (area[1] - area[0]) * (area[3] - area[2])
         if pixels > options.max_pixels:
@@ -99,7 +101,7 @@ def describe(path: str, options: RasterOptions, info: ModelInfo) -> Scene:
         photograph = dataset.driver in ("JPEG", "PNG") and dataset.transform.is_identity
         orientation = read_orientation(path) if photograph else 1
         turn_note = "turned as its header says for the model; the map keeps the grid of the file"
-        notes = (band_note, range_note, gsd_note, _position_note(dataset), turn_note if orientation > 1 else "")
+        notes = (band_note, range_note, gsd_note, place_note, turn_note if orientation > 1 else "")
         floating = np.issubdtype(np.dtype(dataset.dtypes[bands[0] - 1]), np.floating)
         all_valid = all([flag.name for flag in flags] == ["all_valid"] for flags in dataset.mask_flag_enums)
         return Scene(
@@ -227,16 +229,6 @@ def _scales(dataset: DatasetReader, gsd: float) -> tuple[tuple[float, float], st
             f"{_MOST_ENLARGED} times, which shows nothing. Give a larger --gsd, or 0."
         )
     return scales, f"pixels of {sizes[0]:.3g} x {sizes[1]:.3g} m resampled to {gsd:g} m for the model"
-
-
-def _position_note(dataset: DatasetReader) -> str:
-    if dataset.gcps[0] and dataset.transform.is_identity:
-        return "placed by ground control points only, which the map keeps; areas are in pixels (see gdalwarp)"
-    if dataset.transform.is_identity:
-        return "not georeferenced; areas are in pixels"
-    if not is_located(dataset.crs):
-        return "without a coordinate reference system that is known; areas are in pixels"
-    return ""
 
 
 def _listed(items: Any) -> str:

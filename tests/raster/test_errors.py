@@ -5,11 +5,13 @@ import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from models import ColourModel, draw_truth, read, write_raster, write_scene
+from rasterio.rio.main import main_group
 
 from ovrs.errors import ConfigError, DataError
 from ovrs.raster import LocalExecutor, RasterOptions, map_rasters, mosaic
@@ -110,11 +112,48 @@ def test_local_file_does_not_lead_elsewhere_unless_allowed(tmp_path, run, allow)
     assert bool(asked) == allow
 
 
-def test_coordinate_system_that_cannot_be_read_is_told(tmp_path, run):
-    path = write_scene(tmp_path / "local.tif", draw_truth(9, 9))
+def unknown_code(path):
+    write_scene(path, draw_truth(9, 9))
     content = path.read_bytes()
     path.write_bytes(content.replace((25832).to_bytes(2, "little"), (9999).to_bytes(2, "little")))
-    (outcome,) = run([path], vector="gpkg")
+
+
+def beside(path):
+    write_scene(path, draw_truth(9, 9), crs=None)
+    Path(f"{path}.aux.xml").write_text("<PAMDataset><SRS>EPSG:9999</SRS></PAMDataset>")
+
+
+def virtual(path):
+    write_scene(path.with_suffix(".inner.tif"), draw_truth(9, 9), crs=None)
+    path.write_text(
+        '<VRTDataset rasterXSize="9" rasterYSize="9"><SRS>PROJCS["broken</SRS><VRTRasterBand dataType="Byte" band="1">'
+        f'<SimpleSource><SourceFilename relativeToVRT="1">{path.stem}.inner.tif</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(unknown_code, "code.tif"), (beside, "beside.tif"), (virtual, "virtual.vrt")]
+)
+def test_coordinate_system_that_cannot_be_read_is_refused_and_the_others_are_mapped(tmp_path, run, good, make, name):
+    make(tmp_path / name)
+    outcomes = run([tmp_path / name, good], vector="gpkg")
+    assert [outcome["status"] for outcome in outcomes] == ["failed", "done"]
+    assert f"{name} names a coordinate reference system that cannot be read" in error_of(outcomes)
+    assert not (tmp_path / f"maps/{name.split('.')[0]}_labels.tif").exists()
+
+
+def test_remedy_for_a_coordinate_system_that_cannot_be_read_helps(tmp_path, run):
+    path = tmp_path / "scene.tif"
+    unknown_code(path)
+    main_group.main(["edit-info", "--crs", "EPSG:25832", str(path)], standalone_mode=False)
+    (outcome,) = run([path], overwrite=True)
+    assert (outcome["status"], outcome["area_kind"]) == ("done", "ellipsoid")
+
+
+@pytest.mark.parametrize("crs", [None, 'LOCAL_CS["building site",UNIT["metre",1]]'], ids=["none", "a site's own"])
+def test_raster_without_a_place_on_the_earth_is_mapped_in_pixels(tmp_path, run, crs):
+    (outcome,) = run([write_scene(tmp_path / "local.tif", draw_truth(9, 9), crs=crs)], vector="gpkg")
     assert outcome["status"] == "done"
     assert outcome["notes"] == ["without a coordinate reference system that is known; areas are in pixels"]
     assert outcome["area_kind"] == "pixels"
