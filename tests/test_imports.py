@@ -35,7 +35,7 @@ LEVELS = (
     ("preparation", "raster"),
     ("evaluation", "gallery"),
     ("engine",),
-    ("measure",),
+    ("measure", "pretraining"),
     ("reproduction",),
     ("ranking",),
     ("predictor",),

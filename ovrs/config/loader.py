@@ -70,6 +70,25 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
+def load_options(defaults: CfgNode, file: str | Path = "", overrides: Sequence[str] = ()) -> CfgNode:
+    """Read a flat YAML file and command-line overrides onto keys that belong to no configuration.
+
+    Args:
+        defaults: the keys; filled and returned.
+        file: plain YAML; "" for none.
+        overrides: alternating keys and values, as typed on the command line.
+
+    Raises:
+        ConfigError: as :func:`load_config`.
+    """
+    content = (read_plain_yaml(Path(file), "file of options", ConfigError) or {}) if file else {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected 'KEY: value' pairs, found a {type(content).__name__}.")
+    for layer in (Layer(_nested(content), str(file), Path(file).parent), _command_line(overrides)):
+        _merge(defaults, layer.content, layer)
+    return defaults
+
+
 def changed_keys(cfg: CfgNode, defaults: CfgNode) -> dict[str, Any]:
     """Return, as plain nested values, the keys of ``cfg`` that differ from ``defaults``."""
     changed = {}

@@ -237,7 +237,7 @@ def _build(cfg: CfgNode, dataset: Dataset, **options: Any) -> DataLoader:
         dataset,
         num_workers=workers,
         collate_fn=_as_list,
-        worker_init_fn=_limit_threads,
+        worker_init_fn=limit_threads,
         prefetch_factor=cfg.DATALOADER.PREFETCH_FACTOR if workers else None,
         persistent_workers=workers > 0,
         pin_memory=torch.device(resolve_device(cfg.MODEL.DEVICE, fall_back=True)).type == "cuda",
@@ -256,7 +256,7 @@ def _as_list(samples: list[Sample]) -> list[Sample]:
     return samples
 
 
-def _limit_threads(worker: int) -> None:
-    """One thread per worker: the workers are the parallelism."""
+def limit_threads(worker: int) -> None:
+    """Give a loader's worker one thread: the workers are the parallelism."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, UnidentifiedImageError
 
 from ovrs.data import pictures, tiff
@@ -123,13 +124,44 @@ class _Mapped:
         return self._table[self._raster.rows(top, bottom)]
 
 
+class _Scaled:
+    """A raster of deeper values, of which a range becomes 0..255."""
+
+    is_plain = False
+
+    def __init__(self, raster: Raster, value_range: Sequence[float]) -> None:
+        self._raster, self._low, self._high = raster, value_range[::2], value_range[1::2]
+        self.height, self.width, self.orientation = raster.height, raster.width, raster.orientation
+
+    def rows(self, top: int, bottom: int) -> np.ndarray:
+        return to_bytes(self._raster.rows(top, bottom), self._low, self._high)
+
+
+def to_bytes(values: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
+    """Return values as uint8: ``low`` becomes 0 and ``high`` 255; what is not a number becomes 0.
+
+    Args:
+        values: any numbers.
+        low: one number, or an array that fits ``values`` in its last axes.
+        high: likewise.
+    """
+    precision = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
+    low, high = np.asarray(low, precision), np.asarray(high, precision)
+    scaled = (values.astype(precision) - low) * (255 / (high - low))
+    return np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
+
+
 @contextmanager
-def open_image(path: str | Path | File, bands: Sequence[int] = RGB) -> Iterator[Raster]:
+def open_image(
+    path: str | Path | File, bands: Sequence[int] = RGB, value_range: Sequence[float] = ()
+) -> Iterator[Raster]:
     """Open an image as 8-bit RGB: grey is repeated, palettes are resolved, alpha and further bands are dropped.
 
     Args:
         path: the file.
         bands: of files with three or more bands, the ones that are red, green and blue, from 1 (TIFF, JPEG 2000).
+        value_range: of files with more than 8 bits per channel (TIFF, JPEG 2000), LOW and HIGH, which become 0 and
+            255, or that for each of the three bands; empty refuses such files.
 
     Raises:
         DataError: no such file, not an image, damaged, not in RGB, or not of 8 bits per channel (how to scale those
@@ -161,9 +193,12 @@ def open_image(path: str | Path | File, bands: Sequence[int] = RGB) -> Iterator[
                 f"image {file} has {image.count} bands of type {image.dtypes[0]}; "
                 f"the bands {', '.join(map(str, chosen))} of 8 bits each were expected. Is it the right file?"
             )
-        if any(image.dtypes[band - 1] != "uint8" for band in chosen):
-            raise _too_deep(file, f"{image.count} bands of type {image.dtypes[0]}")
         raster = _Bands(file, image, chosen, page)
+        if any(image.dtypes[band - 1] != "uint8" for band in chosen):
+            if not value_range:
+                raise _too_deep(file, f"{image.count} bands of type {image.dtypes[0]}")
+            yield _Scaled(raster, value_range)
+            return
         yield _Mapped(raster, np.array([0, 255], np.uint8)) if page and page.bits == 1 else raster
 
 

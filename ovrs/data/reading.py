@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +25,12 @@ _warned: set[str] = set()  # cards whose undeclared 255 was told of
 _UNKNOWN = 254  # marks stored values that the card does not list; never a class (see MAX_CLASSES)
 
 
-def read_image(path: str | Path, apply_orientation: bool = False) -> np.ndarray:
+def read_image(
+    path: str | Path,
+    apply_orientation: bool = False,
+    bands: Sequence[int] = rasters.RGB,
+    value_range: Sequence[float] = (),
+) -> np.ndarray:
     """Read an image as RGB, the values that its file stores.
 
     Grey is repeated, black and white become 0 and 255, palettes are resolved; alpha and bands after the third are
@@ -35,6 +41,8 @@ def read_image(path: str | Path, apply_orientation: bool = False) -> np.ndarray:
         apply_orientation: whether the image is turned as viewers turn it, by the orientation in its header. Training
             and evaluation read the stored grid: label files carry no orientation, so turning the image would part
             it from its labels.
+        bands: see :func:`ovrs.data.rasters.open_image`.
+        value_range: likewise.
 
     Returns:
         uint8 [H, W, 3].
@@ -42,7 +50,7 @@ def read_image(path: str | Path, apply_orientation: bool = False) -> np.ndarray:
     Raises:
         DataError: see :func:`ovrs.data.rasters.open_image`; or too large to be read at once.
     """
-    with open_image(path) as raster:
+    with open_image(path, bands, value_range) as raster:
         pixels = _whole(raster, path)
         return turned(pixels, raster.orientation) if apply_orientation else pixels
 

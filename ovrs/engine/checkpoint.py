@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,17 @@ def load_configured(model: nn.Module, cfg: CfgNode) -> str:
 class CheckpointStore:
     """The checkpoints of one output folder.
 
-    A checkpoint is a PyTorch file with ``model`` and everything a run needs to go on. It is written beside its
-    final name and renamed, so that a crash or a full disk leaves the previous ones as they were.
+    A checkpoint is a PyTorch file with everything a run needs to go on. It is written beside its final name and
+    renamed, so that a crash or a full disk leaves the previous ones as they were.
+
+    Args:
+        folder: where they are.
+        holds: what a checkpoint must have for a run to go on from it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, holds: Sequence[str] = STATE) -> None:
         self.folder = Path(folder)
+        self._holds = holds
 
     def save(self, name: str, content: dict[str, Any], *, last: bool = True) -> Path:
         """Write ``content`` as ``NAME.pth`` and, if it is the ``last``, point ``last_checkpoint`` to it.
@@ -170,7 +176,7 @@ class CheckpointStore:
             content = read_checkpoint(path)
         except WeightsError as error:
             raise WeightsError(f"{error} {remedy}") from error
-        missing = [key for key in STATE if key not in content]
+        missing = [key for key in self._holds if key not in content]
         if missing:
             raise WeightsError(f"{path} is no training checkpoint: it lacks {', '.join(missing)}. {remedy}")
         return content

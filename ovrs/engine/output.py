@@ -91,11 +91,11 @@ def begin_output(cfg: CfgNode, *, evaluate: bool = False, overwrite: bool = Fals
     folder.mkdir(parents=True, exist_ok=True)
     if comm.is_main_process():
         if overwrite and not evaluate:
-            _remove_run(folder)
+            remove_run(folder)
         if not (evaluate and any(folder.glob("model_*.pth"))):
             with replacing(folder / CONFIG_NAME) as temporary:
                 temporary.write_text(cfg.dump(), encoding="utf-8")
-    _open_log(folder)
+    open_log(folder)
 
 
 def keep_log() -> None:
@@ -169,7 +169,7 @@ def _present(folder: Path, *names: str) -> list[str]:
     return [name for name in names if (folder / name).is_file()]
 
 
-def _remove_run(folder: Path) -> None:
+def remove_run(folder: Path) -> None:
     """Remove what a run leaves, the pointer to its checkpoints first; other files of the folder stay."""
     for name in (POINTER, CONFIG_NAME, LOG_NAME, METRICS_NAME, JSON_NAME, MARKDOWN_NAME):
         (folder / name).unlink(missing_ok=True)
@@ -181,7 +181,7 @@ def _remove_run(folder: Path) -> None:
             (evaluation / name).unlink()
 
 
-def _open_log(folder: Path) -> None:
+def open_log(folder: Path) -> None:
     """Send everything to the log file from now on, and what was kept so far; describe the machine there."""
     rank = comm.get_rank()
     file = logging.FileHandler(folder / (LOG_NAME if rank == 0 else f"{LOG_NAME}.rank{rank}"), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -14,21 +13,19 @@ from detectron2.config import CfgNode
 from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.utils import comm
-from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import Tensor
 
 from ovrs.data import build_train_loader
 from ovrs.engine.checkpoint import OTHER_CONFIG, CheckpointStore, load_weights, needs_checkpoint
 from ovrs.engine.distributed import distributed
-from ovrs.engine.interrupt import Interrupted, StopRequest
+from ovrs.engine.hooks import SaveCheckpoints, WriteMetrics
+from ovrs.engine.interrupt import StopRequest
 from ovrs.engine.optimizer import build_optimizer, check_solver, gradient_clipper, learning_rate_factor
-from ovrs.engine.output import METRICS_NAME
-from ovrs.engine.progress import PERIOD, PrintProgress
+from ovrs.engine.progress import PrintProgress
 from ovrs.engine.setup import build_model
 from ovrs.engine.slim import FROZEN, completed, frozen_names, identity
 from ovrs.engine.testing import evaluate
 from ovrs.errors import ConfigError, TrainingDiverged, WeightsError
-from ovrs.files import replacing
 from ovrs.heads import head_class
 from ovrs.zoo.state_dict import load_strictly
 
@@ -110,7 +107,7 @@ class Trainer(TrainerBase):
         batch = next(self._batches)
         waited = time.perf_counter() - start
 
-        torch.manual_seed(_mix(self.seed, self.iter, comm.get_rank()))
+        torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
         factor = self.factor(self.iter)
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
@@ -188,10 +185,10 @@ class Trainer(TrainerBase):
         if (cfg.DATASETS.VAL or cfg.DATASETS.TEST) and cfg.TEST.EVAL_PERIOD:
             parts.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, eval_after_train=False))
         if comm.is_main_process():
-            parts += [PrintProgress(), _WriteMetrics(cfg.OUTPUT_DIR)]
+            parts += [PrintProgress(), WriteMetrics(cfg.OUTPUT_DIR)]
         # Last: a checkpoint vouches for everything before it, so that a run killed while it evaluates or writes
         # does this again.
-        return [*parts, _SaveCheckpoints(cfg.SOLVER.CHECKPOINT_PERIOD)]
+        return [*parts, SaveCheckpoints(cfg.SOLVER.CHECKPOINT_PERIOD)]
 
     def _evaluate(self) -> dict[str, float]:
         cfg = self.cfg.clone()
@@ -222,46 +219,11 @@ class Trainer(TrainerBase):
         )
 
 
-class _WriteMetrics(HookBase):
-    """Writes the metrics every ``PERIOD`` iterations, for programs and for TensorBoard."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    def before_train(self) -> None:
-        path = Path(self._folder, METRICS_NAME)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_metrics_from(path, self.trainer.start_iter)
-        writers = [JSONWriter(str(path)), TensorboardXWriter(self._folder)]
-        self._writer = hooks.PeriodicWriter(writers, period=PERIOD)
-        self._writer.trainer = self.trainer
-
-    def after_step(self) -> None:
-        self._writer.after_step()
-
-    def after_train(self) -> None:
-        self._writer.after_train()
-
-
-class _SaveCheckpoints(HookBase):
-    """Saves every ``period`` iterations, at the end, and when the process is asked to stop."""
-
-    def __init__(self, period: int) -> None:
-        self._period = period
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter:
-            self.trainer.save("model_final")
-            return
-        stop = self.trainer.stop()
-        if stop or (self._period > 0 and done % self._period == 0):
-            self.trainer.save(f"model_{self.trainer.iter:07d}")
-        if stop:
-            raise Interrupted(
-                f"stopped after iteration {done} of {self.trainer.max_iter}; go on with --resume "
-                f"(checkpoint {self.trainer.store.last()})."
-            )
+def step_seed(seed: int, iteration: int, rank: int) -> int:
+    """Return a 63-bit seed that differs for every (iteration, rank); multipliers are odd 64-bit constants."""
+    value = seed * 0x9E3779B97F4A7C15 + iteration * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB
+    value ^= (value & (2**64 - 1)) >> 31
+    return value & (2**63 - 1)
 
 
 def _check_artefacts(cfg: CfgNode) -> None:
@@ -280,28 +242,6 @@ def _common_seed(cfg: CfgNode) -> int:
     return cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
 
 
-def _mix(seed: int, iteration: int, rank: int) -> int:
-    """Return a 63-bit seed that differs for every (iteration, rank); multipliers are odd 64-bit constants."""
-    value = seed * 0x9E3779B97F4A7C15 + iteration * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB
-    value ^= (value & (2**64 - 1)) >> 31
-    return value & (2**63 - 1)
-
-
 def _needs_scaling(cfg: CfgNode) -> bool:
     precision = cfg.MODEL.PRECISION
     return "fp16" in (precision.TOWERS, precision.HEAD) and cfg.MODEL.DEVICE.startswith("cuda")
-
-
-def _drop_metrics_from(path: Path, iteration: int) -> None:
-    """Remove what the killed run logged after the checkpoint, since it will be logged again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["iteration"] < iteration:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:  # the line that was being written when the run was killed
-            continue
-    with replacing(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from affine import Affine
 
-from ovrs.data.rasters import turned
+from ovrs.data.rasters import to_bytes, turned
 from ovrs.raster.grid import Axis
 from ovrs.raster.opening import opened
 from ovrs.raster.scene import Scene
@@ -117,10 +117,8 @@ def as_colours(scene: Scene, values: np.ndarray) -> np.ndarray:
     if scene.lookup is not None:
         return np.ascontiguousarray(scene.lookup[values[0]].transpose(2, 0, 1))
     if scene.low:
-        precision = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
-        low, high = (np.array(limit, precision)[:, None, None] for limit in (scene.low, scene.high))
-        scaled = (values.astype(precision) - low) * (255 / (high - low))
-        values = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
+        low, high = (np.array(limit)[:, None, None] for limit in (scene.low, scene.high))
+        values = to_bytes(values, low, high)
     return np.repeat(values, 3, axis=0) if len(values) == 1 else values
 
 

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 
 from ovrs.config import OPTION_GROUPS, ConfigError, Options, get_cfg, option, options_node, read_options
 from ovrs.config import register_options as register
+from ovrs.config.loader import load_options
 from ovrs.config.options import path_keys, walk_options
 
 
@@ -120,3 +121,27 @@ def test_options_that_name_files_are_found_in_all_groups():
     register("WHOLE_TEST", Whole)
     assert {"MODEL.WHOLE_TEST.PART.FILE", "MODEL.DR_SEG.SPSD.FILE"} <= set(path_keys())
     assert [key for key, item, *_ in walk_options("KEY", Whole) if item.metadata["path"]] == ["KEY.PART.FILE"]
+
+
+def test_options_are_read_from_a_file_and_words(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("RATE: 1e-3\nSIZES: [1, 2]\n")
+    defaults = CfgNode({"RATE": 0.5, "SIZES": [3], "NAME": "a"})
+    found = load_options(defaults, file, ["SIZES", "[4]"])
+    assert (found.RATE, found.SIZES, found.NAME) == (1e-3, [4], "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("RAT: 1", [], "options.yaml: unknown key RAT. The nearest valid key is RATE"),
+        ("- RATE", [], "expected 'KEY: value' pairs, found a list"),
+        ("", ["RATE", "fast"], "command line: RATE must be of type float"),
+        ("", ["RATE"], "come in pairs"),
+    ],
+)
+def test_options_that_are_none_are_refused(tmp_path, text, words, message):
+    file = tmp_path / "options.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_options(CfgNode({"RATE": 0.5}), file, words)
