@@ -158,9 +158,10 @@ class Predictor:
             classes: class strings, see :meth:`predict`.
             threshold: see :meth:`predict`.
             batch_size: windows per pass on a GPU; 0: 8.
+
+        Raises:
+            ConfigError: ``TEST.REFINE`` is one that does not work on windows.
         """
-        if self.model.refiner:
-            raise ConfigError("TEST.REFINE works on whole images; set it to '' for maps of rasters.")
         vocabulary, rule, names = self._question(classes, threshold)
         window, tower = self.cfg.TEST.SLIDING_WINDOW, self.model.vlm.spec
         identity = {
@@ -169,6 +170,7 @@ class Predictor:
             "weights_sha256": self.weights_sha256,
             "words": json.dumps(vocabulary.synonyms, ensure_ascii=False),
             "configuration_sha256": _digest(self.cfg),
+            "refine": self.cfg.TEST.REFINE,
             "device": self.model.device.type,
         }
         kernel = window.KERNEL if window.ENABLED else tower.input_size or max(self.cfg.INPUT.CROP.SIZE)

@@ -288,7 +288,7 @@ class OpenVocabSegmenter(nn.Module):
             for sample, (height, width) in zip(samples, own, strict=True)
         ]
         batches = ((keys, self.embed(views)) for keys, views in self.plan.views(images))
-        guide = self.refiner.guide(images, self._look) if self.refiner else None
+        guide = self.refiner.guide(images, self.look) if self.refiner else None
         return EncodedImages(own, wanted, list(batches) if keep else batches, guide)
 
     def score_maps(self, encoded: EncodedImages, vocabulary: Vocabulary) -> list[ScoreMap]:
@@ -338,7 +338,8 @@ class OpenVocabSegmenter(nn.Module):
             labelled = torch.stack([sample["labelled_classes"] for sample in samples]).to(self.device)
         return self.criterion(self.classify(self.embed(images), vocabulary), labels, labelled)
 
-    def _look(self, name: str, images: Tensor) -> TowerFeatures:
+    def look(self, name: str, images: Tensor) -> TowerFeatures:
+        """Return what the refiner asks of a tower, for normalised [B, 3, H, W] images."""
         with self._autocast(self.tower_dtype):
             return self._tower_features(name, images, self.refiner.requests[name])
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 import torch
+from affine import Affine
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from ovrs import Predictor
 from ovrs.errors import ConfigError
 from ovrs.segmenter import OpenVocabSegmenter
 
@@ -73,3 +78,49 @@ def test_thresholds_are_pairs(tiny_cfg: CfgNode, values: list[Any]):
     tiny_cfg.TEST.THRESHOLDS = values
     with pytest.raises(ConfigError, match=r"TEST.THRESHOLDS"):
         OpenVocabSegmenter(tiny_cfg)
+
+
+# ---------------------------------------------------------------------- maps of rasters
+
+
+@pytest.fixture
+def refined(trained: Path) -> Predictor:
+    overrides = ["TEST.REFINE", "pamr", "MODEL.PAMR.DILATIONS", "[1, 2]", "TEST.SLIDING_WINDOW.ENABLED", "False"]
+    return Predictor.from_pretrained(trained, overrides)
+
+
+def test_windows_of_rasters_are_refined_as_images(refined: Predictor):
+    scorer = refined.window_model(CLASSES)
+    side = scorer.info.kernel
+    assert scorer.info.cell == 1
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    with torch.inference_mode():
+        scores = scorer.score(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
+    found = scorer.info.rule.probabilities(scores).numpy()
+    np.testing.assert_allclose(found, refined(image, CLASSES, probabilities=True).probabilities, atol=1e-6)
+    assert scorer.info.identity["refine"] == "pamr"
+
+
+def test_refined_map_of_a_cut_agrees_with_the_whole(refined: Predictor, tmp_path: Path):
+    window = refined.window_model(CLASSES).info.kernel
+    side, margin = 3 * window, window
+    picture = np.random.default_rng(0).integers(0, 256, (3, side, side), dtype=np.uint8)
+    shift, maps = 5, []
+    for name, cut in (("whole", 0), ("cut", shift)):
+        path = tmp_path / f"{name}.tif"
+        transform = Affine(1, 0, 1000 + cut, 0, -1, 2000 - cut)
+        kind = {"driver": "GTiff", "crs": "EPSG:25832", "transform": transform, "count": 3, "dtype": "uint8"}
+        with rasterio.open(path, "w", height=side - cut, width=side - cut, **kind) as file:
+            file.write(picture[:, cut:, cut:])
+        refined.predict_raster(path, CLASSES, tmp_path / "maps", scores=True)
+        with rasterio.open(tmp_path / f"maps/{name}_scores.tif") as file:
+            maps.append(file.read())
+    whole, cut = maps[0][:, shift:, shift:], maps[1]
+    inside = (..., slice(margin, -margin), slice(margin, -margin))
+    np.testing.assert_array_equal(whole[inside], cut[inside])
+
+
+def test_refiner_of_many_images_is_refused_for_maps(trained: Path):
+    overrides = ["TEST.REFINE", "coninfer", "MODEL.PRIOR.INPUT_SIZE", "32"]
+    with pytest.raises(ConfigError, match=r"TEST.REFINE .*share a pass.*'pamr'"):
+        Predictor.from_pretrained(trained, overrides).window_model(CLASSES)

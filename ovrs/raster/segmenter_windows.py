@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ovrs.errors import ConfigError
+from ovrs.inference.views import ScoreMap
 from ovrs.raster.model import ModelInfo
 from ovrs.scores import ScoreRule, enlarge
 
@@ -20,7 +22,8 @@ GPU_BATCH = 8
 class SegmenterWindows:
     """Scores windows with a segmenter and one vocabulary.
 
-    Scores stay as coarse as the head gives them: they are blended there, and enlarged once, together.
+    Scores stay as coarse as the head gives them: they are blended there, and enlarged once, together. ``TEST.REFINE``
+    refines every window as an image of its own, before they are blended.
 
     Args:
         model: the segmenter, ready for inference.
@@ -30,6 +33,9 @@ class SegmenterWindows:
         kernel: side of the windows in pixels.
         identity: what tells the model and its words from others.
         batch_size: windows per pass on a GPU; 0: 8. On a CPU it is 1: more gain nothing there, and round differently.
+
+    Raises:
+        ConfigError: ``TEST.REFINE`` lets images decide together: a map would depend on which windows share a pass.
     """
 
     def __init__(
@@ -42,7 +48,12 @@ class SegmenterWindows:
         identity: dict[str, str],
         batch_size: int = 0,
     ) -> None:
-        self._model, self._vocabulary, self._rule = model, vocabulary, rule
+        if model.refiner and model.refiner.joint:
+            raise ConfigError(
+                "this TEST.REFINE lets the images of a call decide together, so a map would depend on which windows "
+                "share a pass; set it to '' or 'pamr' for maps of rasters."
+            )
+        self._model, self._vocabulary = model, vocabulary
         classes = len(vocabulary)
         batch_size = 1 if model.device.type == "cpu" else batch_size or GPU_BATCH
         with torch.inference_mode():
@@ -68,5 +79,11 @@ class SegmenterWindows:
         return torch.stack([enlarge(each, (self._side, self._side)) for each in scores])
 
     def _scores(self, windows: Tensor) -> Tensor:
-        features = self._model.embed(self._model.normalise(windows))
-        return self._rule.scores(self._model.classify(features, self._vocabulary))
+        images, rule = self._model.normalise(windows), self._model.head.rule
+        scores = rule.scores(self._model.classify(self._model.embed(images), self._vocabulary))
+        if (refiner := self._model.refiner) is None:
+            return scores
+        size = tuple(windows.shape[-2:])
+        maps = [ScoreMap(each, full=size, size=size) for each in scores]
+        refined = refiner(maps, refiner.guide(list(images), self._model.look), rule)
+        return torch.stack([found.scores for found in refined])

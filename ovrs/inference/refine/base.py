@@ -26,10 +26,13 @@ class Refiner(ABC):
 
     Attributes:
         requests: what it wants of towers that see whole images.
+        joint: whether the images of a call decide together, so that a result depends on which they are. One that takes
+            every image for itself works on the windows of a raster as well.
     """
 
     options: ClassVar[type[Options]]
     requests: Mapping[str, TowerRequest] = {}
+    joint: ClassVar[bool] = True
 
     def __init__(self, options: Options, towers: Mapping[str, TowerSpec]) -> None:
         self.settings = options

@@ -71,6 +71,8 @@ class PAMROptions(Options):
 class PAMR(Refiner):
     """Every image for itself, at the size at which the model sees it."""
 
+    joint = False
+
     def guide(self, images: Sequence[Tensor], look: Callable[[str, Tensor], TowerFeatures]) -> Sequence[Tensor]:
         """The pixels are the guide."""
         return images
