@@ -168,7 +168,7 @@ class FoundConcepts:
     memory: Tensor
     prompts: TokenSequences
 
-    def choose(self, rows: Tensor, candidates: int) -> FoundConcepts:
+    def choose(self, rows: Sequence[int], candidates: int) -> FoundConcepts:
         """Return some prompts with as many of their candidates, the most confident first."""
         confidence, best = self.confidence[rows].topk(candidates)
         queries = self.queries[rows].gather(1, best[..., None].expand(-1, -1, self.queries.shape[-1]))

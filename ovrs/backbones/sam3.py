@@ -134,17 +134,17 @@ class Sam3Finder(ConceptFinder):
             vision_features=[coarse.expand(count, -1, -1, -1)],
             text_features=prompts.values,
             vision_pos_embeds=[position.expand(count, -1, -1, -1)],
-            text_mask=prompts.valid,
+            text_mask=_mask(prompts),
         )
         decoded = model.detr_decoder(
             vision_features=encoded.last_hidden_state,
             text_features=encoded.text_features,
             vision_pos_encoding=encoded.pos_embeds_flattened,
-            text_mask=prompts.valid,
-            spatial_shapes=encoded.spatial_shapes,
+            text_mask=_mask(prompts),
+            spatial_shapes=torch.tensor([coarse.shape[-2:]]),  # not on the GPU, where reading it would wait
         )
         queries = decoded.intermediate_hidden_states[-1]
-        confidence = model.dot_product_scoring(queries[None], encoded.text_features, prompts.valid)[0, :, :, 0]
+        confidence = model.dot_product_scoring(queries[None], encoded.text_features, _mask(prompts))[0, :, :, 0]
         presence = decoded.presence_logits[-1].flatten()
         return FoundConcepts(presence, confidence, queries, encoded.last_hidden_state, prompts)
 
@@ -156,9 +156,14 @@ class Sam3Finder(ConceptFinder):
             backbone_features=[level[image : image + 1].expand(count, -1, -1, -1) for level in self.maps],
             encoder_hidden_states=found.memory,
             prompt_features=found.prompts.values,
-            prompt_mask=found.prompts.valid,
+            prompt_mask=_mask(found.prompts),
         )
         return drawn.semantic_seg[:, 0], drawn.pred_masks
+
+
+def _mask(prompts: TokenSequences) -> Tensor | None:
+    """Return the mask of tokens; none for tensors without content, since Transformers reads it to save work."""
+    return None if prompts.valid.is_meta else prompts.valid
 
 
 # ---------------------------------------------------------------------- building

@@ -11,6 +11,7 @@ from torch import Tensor
 from ovrs.config.options import Options, option
 from ovrs.errors import ConfigError
 from ovrs.heads.base import Head, HeadContext, register_head
+from ovrs.heads.blocks.work import as_published
 from ovrs.scores import ScoreRule, enlarge
 from ovrs.structures import ConceptFinder, TextFeatures, TokenSequences, TowerFeatures, TowerRequest, TowerSpec
 
@@ -41,6 +42,7 @@ class Sam3Head(Head):
     """
 
     needs_training = False
+    extra_work = as_published
 
     def __init__(self, options: Sam3Options, towers: Mapping[str, TowerSpec], context: HeadContext) -> None:
         super().__init__()
@@ -63,25 +65,39 @@ class Sam3Head(Head):
 
     def _scores(self, finder: ConceptFinder, image: int, words: TokenSequences) -> Tensor:
         """Return [Q, H, W] probabilities of one image."""
-        count = len(words.values)
+        count, size = len(words.values), self.class_chunk or PROMPTS_PER_PASS
         scores = words.values.new_zeros(count, *finder.size)
-        rows = torch.arange(count, device=scores.device)
-        for chunk in rows.split(self.class_chunk or PROMPTS_PER_PASS):
-            found = finder.find(image, words[chunk])
+        for first in range(0, count, size):
+            found = finder.find(image, words[first : first + size])
             presence = found.presence.float().sigmoid()
-            confidence = found.confidence.float().sigmoid() * presence[:, None]
-            instances = (confidence > self.settings.confidence).sum(dim=1)
-            present = (presence >= self.settings.presence).nonzero().flatten()
-            if not len(present):
+            drawn = self._drawn(presence, found.confidence.float().sigmoid() * presence[:, None])
+            if not drawn:
                 continue
-            found = found.choose(present, int(instances[present].max()))
+            rows = list(drawn)
+            found = found.choose(rows, max(drawn.values()))
             semantic, masks = finder.draw(image, found)
-            confidence = found.confidence.float().sigmoid() * presence[present, None]
-            for index, number in enumerate(instances[present].tolist()):
+            confidence = found.confidence.float().sigmoid() * presence[rows, None]
+            for index, (row, number) in enumerate(drawn.items()):
                 score = enlarge(semantic[index : index + 1].float(), finder.size).sigmoid()
                 for start in range(0, number, MASKS_PER_PASS):
                     some = slice(start, min(start + MASKS_PER_PASS, number))
-                    drawn = enlarge(masks[index, some].float(), finder.size).sigmoid()
-                    score = torch.cat([score, drawn * confidence[index, some, None, None]]).amax(dim=0, keepdim=True)
-                scores[chunk[present[index]]] = score[0] * presence[present[index]]
+                    masked = enlarge(masks[index, some].float(), finder.size).sigmoid()
+                    score = torch.cat([score, masked * confidence[index, some, None, None]]).amax(dim=0, keepdim=True)
+                scores[first + row] = score[0] * presence[row]
         return scores
+
+    def _drawn(self, presence: Tensor, confidence: Tensor) -> dict[int, int]:
+        """Return {word that is drawn: number of its instances}; everything for tensors without content.
+
+        Args:
+            presence: [N] probabilities.
+            confidence: [N, K] probabilities, presence included.
+        """
+        if presence.is_meta:
+            return dict.fromkeys(range(len(presence)), confidence.shape[1])
+        present, instances = presence >= self.settings.presence, (confidence > self.settings.confidence).sum(dim=1)
+        return {
+            row: number
+            for row, (there, number) in enumerate(torch.stack([present, instances], dim=1).tolist())
+            if there
+        }

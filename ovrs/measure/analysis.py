@@ -16,11 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ovrs.engine.setup import build_model
+from ovrs.errors import ConfigError
 from ovrs.heads.blocks.work import NORMS
 from ovrs.measure.original_work import TEXT_END, TEXT_NORMS, original_extra
 from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records, use_stand_ins
 from ovrs.segmenter import OpenVocabSegmenter
-from ovrs.structures import TextFeatures
+from ovrs.structures import TextFeatures, TokenSequences
 from ovrs.vocabulary import Vocabulary
 
 GIGA = 1e9
@@ -72,7 +73,9 @@ class Analysis:
     def table(self) -> str:
         """Return everything as text."""
         counts = [
-            (name, f"{count.total:,}", f"{count.trained:,}") for name, count in self.parameters.items() if count.total
+            (name, f"{count.total:,}", f"{count.trained:,}")
+            for name, count in self.parameters.items()
+            if count.total or name == "head"
         ]
         giga = [(stage, f"{n / GIGA:,.2f}") for stage, n in self.macs.items() if n]
         with_text = self.image_macs + self.macs[TEXT]
@@ -119,7 +122,8 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
     """Count the parameters of a configuration's model, and its work for one image under its inference protocol.
 
     No weights are fetched. The text tower runs on the CPU; everything else runs on tensors without
-    content, so a full-size model takes seconds.
+    content, so a full-size model takes seconds. What depends on content is counted in full: SAM 3 draws every word
+    with all candidates.
 
     Args:
         cfg: the configuration.
@@ -127,12 +131,15 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
         size: (height, width) of the image; it matters where the protocol does not squash images to one size.
 
     Raises:
-        ConfigError: see :func:`ovrs.engine.build_model`.
+        ConfigError: see :func:`ovrs.engine.build_model`; or an ensemble.
     """
+    if cfg.MODEL.META_ARCHITECTURE == "Ensemble":
+        raise ConfigError("an ensemble costs what its members cost: analyse MODEL.ENSEMBLE.CONFIGS one by one.")
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.PRECISION.TOWERS = cfg.MODEL.PRECISION.HEAD = "fp32"  # changes no count; autocast knows no such tensors
+    cfg.TEST.THRESHOLD = 0.0  # neither does it, and labels would be read
     use_stand_ins(cfg)
     cfg.MODEL.SEM_SEG_HEAD.CLASS_CHUNK = classes  # tensors without content need no memory
     model = build_model(cfg, load_towers=False).eval()
@@ -170,9 +177,12 @@ def analyze(cfg: CfgNode, classes: int, size: tuple[int, int] = (640, 640)) -> A
 
 def count_parameters(model: OpenVocabSegmenter) -> dict[str, ParameterCount]:
     """Count the parameters of the towers, the head, the head's parts, and the whole."""
+    image, text = model.vlm.image_parameters(), model.vlm.text_parameters()
+    known = {id(parameter) for parameter in (*image, *text)}
     parts = {
-        "VLM, image tower": model.vlm.image_parameters(),
-        "VLM, text tower": model.vlm.text_parameters(),
+        "VLM, image tower": image,
+        "VLM, text tower": text,
+        "VLM, behind both": [parameter for parameter in model.vlm.parameters() if id(parameter) not in known],
         **{name: list(tower.parameters()) for name, tower in model.towers.items() if name != "vlm"},
         "head": list(model.head.parameters()),
     }
@@ -191,5 +201,6 @@ def _without_content(model: OpenVocabSegmenter, classes: list[str]) -> None:
     vocabulary: Vocabulary = model.vocabulary(classes)
     text = model.text_bank(model.vlm, vocabulary)
     model.to("meta")
-    on_meta = TextFeatures(text.embeddings.to("meta"), text.class_of, text.classes)
+    tokens = text.tokens and TokenSequences(text.tokens.values.to("meta"), text.tokens.valid.to("meta"))
+    on_meta = TextFeatures(text.embeddings.to("meta"), text.class_of, text.classes, tokens)
     model.text_bank = lambda *_: on_meta
