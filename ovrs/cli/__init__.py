@@ -93,31 +93,34 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add the options that name a trained model (see :func:`model_configuration`), as a group to which more can go."""
-    model = parser.add_argument_group("the model")
+    """Add the options that name a model (see :func:`model_configuration`), as a group to which more can go."""
+    model = parser.add_argument_group("the model", "without one, the best that needs no training is fetched and used")
     model.add_argument("--model", help="a released model (see: ovrs models), or the folder of a training")
     model.add_argument("--config-file", help="instead of --model: the configuration that the model was trained with")
     model.add_argument("--weights", help="and its checkpoint, unless it needs no training")
     return model
 
 
-def model_configuration(args: argparse.Namespace, *, default: bool = False) -> CfgNode:
+def model_configuration(args: argparse.Namespace) -> CfgNode:
     """Return the configuration, weights included, of the model that a command line names.
+
+    Where it names none, one that needs no training is chosen (:func:`ovrs.zoo.default_config`), and told.
 
     Args:
         args: what :func:`add_model` added.
-        default: whether one that needs no training is chosen where none is named.
 
     Raises:
-        ConfigError: it names none, or two.
-        WeightsError: no model is named, and there is none to choose.
+        ConfigError: it names two, or weights alone.
+        WeightsError: it names none, and there is none to choose.
     """
     from ovrs.config import load_config
     from ovrs.predictor import pretrained_config
     from ovrs.zoo import default_config
 
-    if default and not (args.model or args.config_file or args.weights):
-        return load_config(default_config())
+    if not (args.model or args.config_file or args.weights):
+        name = default_config()
+        print(f"No model named: using {name}, which needs no training.", file=sys.stderr)
+        return load_config(name)
     if bool(args.model) == bool(args.config_file):
         raise ConfigError(
             "name a trained model: --model with a released one ('ovrs models' lists them) or the folder of a training "

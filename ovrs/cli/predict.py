@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.images:
         raise UserError("no image given: put the images before --classes.")
     classes, colours = _classes(args)
-    cfg = model_configuration(args, default=True)
+    cfg = model_configuration(args)
     options = RasterOptions(
         bands=tuple(args.bands),
         value_range=tuple(args.range),

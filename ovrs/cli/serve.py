@@ -2,6 +2,7 @@ r"""Show a model on a page: drop an image, type words, look at the map, download
 
 The same process answers REST requests, and with --mcp it offers tools to agents; docs/serve.md shows both. It listens
 on this machine only unless --host says otherwise. Whoever reaches the address can use it: there are no passwords.
+Without --model, one that needs no training is fetched and used.
 
 Examples:
     ovrs serve --model output/demo/gsnet

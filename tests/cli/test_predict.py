@@ -8,7 +8,6 @@ import rasterio
 from PIL import Image
 
 from ovrs import Predictor
-from ovrs.errors import WeightsError
 from ovrs.visualization import SHEET_ALPHA, class_colours, overlay
 
 CLASSES = ("building|house", "road", "open water")
@@ -150,15 +149,26 @@ def test_words_without_sense_end_in_a_message(ovrs, model, words, message):
     assert message in refusal(ovrs, *model, *words)
 
 
-def test_without_a_model_and_without_network_it_says_what_to_fetch(ovrs, monkeypatch, tmp_path):
-    def no_network(name):
-        raise WeightsError("no network")
-
-    monkeypatch.setenv("OVRS_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr("ovrs.zoo.default.fetch", no_network)
+def test_without_a_model_and_without_network_it_says_what_to_fetch(ovrs, no_network):
     message = refusal(ovrs, "town.png", "--classes", "road", "water")
-    assert "no model was named" in message
-    assert str(tmp_path / "ViT-B-16.pt") in message
+    assert message.startswith("ovrs: no model was named")
+    assert "/ViT-B-16.pt: no network" in message
+    assert f"put the file at {no_network / 'ViT-B-16.pt'}" in message
+
+
+def test_without_a_model_a_file_as_openais_maps_an_image(ovrs, default_model, image, tmp_path):
+    ovrs("predict", image, "--classes", "building|house", "road", "--out", tmp_path / "a")
+    named = ("--config-file", default_model)
+    ovrs("predict", image, *named, "--classes", "building|house", "road", "--out", tmp_path / "b")
+    assert read(tmp_path / "a/town_labels.tif").shape == (40, 56)
+    assert (tmp_path / "a/town_labels.tif").read_bytes() == (tmp_path / "b/town_labels.tif").read_bytes()
+    with rasterio.open(tmp_path / "a/town_labels.tif") as dataset:
+        assert json.loads(dataset.tags()["OVRS_CLASSES"]) == ["building", "road"]
+
+
+def test_choice_of_a_model_is_told(ovrs, default_model, capsys):
+    refusal(ovrs, "no such image.png", "--classes", "road", "water")
+    assert f"No model named: using {default_model}, which needs no training." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--weights", "w.pth"], ["--model", "x", "--config-file", "c.yaml"]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,10 @@ def test_listed_weights_are_those_of_the_configuration(config: str, weights: tup
     assert not head_class(cfg).needs_training
 
 
-def test_what_is_there_is_taken_and_said(cache: list[str], monkeypatch: pytest.MonkeyPatch, caplog):
+def test_what_is_there_is_taken(cache: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(default, "fetch", no_network)
     put("openai/ViT-B-16")
-    with caplog.at_level(logging.INFO, "ovrs"):
-        assert default.default_config() == "training_free/segearth_ov_plain"
-    assert "using training_free/segearth_ov_plain" in caplog.text
+    assert default.default_config() == "training_free/segearth_ov_plain"
     put("simfeatup/jbu_one")
     assert default.default_config() == "training_free/segearth_ov"
 
@@ -61,9 +59,15 @@ def test_otherwise_the_best_that_can_be_fetched(cache: list[str], monkeypatch: p
     assert default.default_config() == "training_free/segearth_ov_plain"
 
 
-def test_without_network_it_says_what_to_put_where(cache: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(default, "fetch", no_network)
+def test_without_network_it_asks_once_and_it_says_what_to_put_where(cache: list[str], monkeypatch: pytest.MonkeyPatch):
+    def no_download(address: str, *_: object, **__: object) -> None:
+        cache.append(address)
+        raise WeightsError("no network.")
+
+    monkeypatch.setattr(sys.modules["ovrs.zoo.fetch"], "download", no_download)
     with pytest.raises(WeightsError, match="no network") as caught:
         default.default_config()
-    assert str(cached_path(entry_of("openai/ViT-B-16"))) in str(caught.value)
-    assert entry_of("openai/ViT-B-16").address in str(caught.value)
+    assert cache == [entry_of("openai/ViT-B-16").address]
+    message = str(caught.value)
+    assert str(cached_path(entry_of("openai/ViT-B-16"))) in message
+    assert message.count(entry_of("openai/ViT-B-16").address) == 1

@@ -12,6 +12,7 @@ import zipfile
 
 import pytest
 import torch
+from openai_file import SCALARS, as_torchscript, random_state
 from safetensors.torch import save_file
 from torch import nn
 
@@ -37,34 +38,11 @@ def dino_state(tiny_prior) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def clip_state(tiny_vlm) -> dict[str, torch.Tensor]:
     """A state dict of the tiny CLIP, in float16 and with fused attention, as OpenAI's files have it."""
-    state, parts = {}, {}
-    for name, tensor in tiny_vlm.clip.state_dict().items():
-        tensor = torch.randn_like(tensor).half()
-        stem, _, part = name.rpartition(".")
-        if part in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
-            parts.setdefault(f"{stem}.in_proj_weight", []).append(tensor)
-        else:
-            state[name] = tensor
-    assert all(len(tensors) == 3 for tensors in parts.values())
-    return state | {name: torch.cat(tensors) for name, tensors in parts.items()}
+    return random_state(tiny_vlm.clip)
 
 
 def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
-
-
-def as_torchscript(state: dict[str, torch.Tensor]) -> torch.jit.ScriptModule:
-    """A TorchScript archive whose parameters have these names."""
-    root = nn.Module()
-    for name, tensor in state.items():
-        *path, leaf = name.split(".")
-        module = root
-        for part in path:
-            if not hasattr(module, part):
-                module.add_module(part, nn.Module())
-            module = getattr(module, part)
-        module.register_buffer(leaf, tensor)
-    return torch.jit.script(root)
 
 
 # ---------------------------------------------------------------------- formats
@@ -175,10 +153,8 @@ def check_clip(cfg, path, state, caplog):
 
 
 def test_openais_torchscript_archive_fills_every_tensor(tiny_cfg, clip_state, folder, caplog):
-    scalars = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
-    archive = as_torchscript(clip_state | {name: torch.tensor(value) for name, value in scalars.items()})
-    archive.save(str(folder / "ViT-B-16.pt"))
-    assert set(scalars) < set(read_state_dict(folder / "ViT-B-16.pt"))
+    as_torchscript(clip_state).save(str(folder / "ViT-B-16.pt"))
+    assert set(SCALARS) < set(read_state_dict(folder / "ViT-B-16.pt"))
     check_clip(tiny_cfg, folder / "ViT-B-16.pt", clip_state, caplog)
 
 
