@@ -69,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     writing.add_argument("--scores", action="store_true", help="also the probabilities of all classes, as bytes")
     writing.add_argument("--no-overlay", action="store_true", help="no picture")
     writing.add_argument("--vector", default="", metavar="FORMAT", help="polygons as gpkg, geojson or parquet")
-    writing.add_argument("--min-area", type=float, default=0.0, help="leave out polygons of fewer square metres")
+    writing.add_argument(
+        "--min-area", type=float, default=0.0, help="merge polygons of fewer square metres into neighbours"
+    )
     writing.add_argument("--simplify", type=float, default=0.0, help="straighten outlines by about so many pixels")
     writing.add_argument("--planar", action="store_true", help="areas in the plane of the CRS, not on the ellipsoid")
 

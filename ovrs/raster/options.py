@@ -29,7 +29,7 @@ class RasterOptions:
         scores: whether the probabilities of all classes are written (like ``confidence``, a band per class).
         overlay: whether a picture of raster and map side by side is written, with a legend.
         vector: format of polygons, one of :data:`VECTOR_FORMATS`; empty for none.
-        min_area: polygons of fewer square metres are left out.
+        min_area: polygons of fewer square metres become part of the neighbour with the longest common border.
         simplify: how far outlines of polygons may be straightened, in pixels; common borders stay common.
         planar: areas in the plane of the raster's CRS instead of on the ellipsoid.
         colours: {word: "#rrggbb"} for some of the classes.

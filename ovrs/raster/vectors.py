@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import shapely
 from affine import Affine
 
-from ovrs.raster.areas import band_rows
 from ovrs.raster.blend import BYTE_SCALE
 from ovrs.raster.ground import Ground
 from ovrs.raster.opening import environment, readable
+from ovrs.raster.sieve import ROUNDING, Band, number_pieces, read_bands, sieved_bands
 from ovrs.raster.vector_files import Features, open_writer
 
 if TYPE_CHECKING:
@@ -60,7 +59,8 @@ def write_vectors(
         confidence: the winner's probability as bytes.
         names: the classes.
         ground: measures areas.
-        min_area: smaller polygons are left out; in square metres, or pixels where there is no CRS.
+        min_area: smaller polygons become part of a neighbour (see :func:`ovrs.raster.sieve.sieved_bands`), or are left
+            out where they have none; in square metres, or pixels where there is no CRS.
         simplify: how far outlines may be straightened, in pixels: about the root of the largest area that a corner
             which goes may cut off. Neighbours keep their common border. Corners on the seams of bands stay.
 
@@ -76,13 +76,14 @@ def write_vectors(
         rasterio.open(confidence) as sure,
         open_writer(path, ground) as write,
     ):
-        for polygons in trace(classes, sure, simplify):
+        bands = sieved_bands(classes, ground, min_area) if min_area else None
+        for polygons in trace(classes, sure, simplify, bands):
             shapes = shapely.transform(
                 np.array([polygon.whole() for polygon in polygons]),
                 lambda points: np.column_stack(ground.transform * points.T),
             )
             areas = shapely.area(shapely.transform(shapes, ground.flat)) * ground.factor
-            kept = np.flatnonzero(areas >= min_area)
+            kept = np.flatnonzero(areas >= min_area * (1 - ROUNDING))
             if not len(kept):
                 continue
             write(
@@ -96,16 +97,24 @@ def write_vectors(
             )
 
 
-def trace(classes: DatasetReader, sure: DatasetReader, simplify: float = 0.0) -> Iterator[list[_Polygon]]:
-    """Yield polygons, in pixel coordinates and whole, as soon as no later band can add to them."""
+def trace(
+    classes: DatasetReader, sure: DatasetReader, simplify: float = 0.0, bands: Iterable[Band] | None = None
+) -> Iterator[list[_Polygon]]:
+    """Yield polygons, in pixel coordinates and whole, as soon as no later band can add to them.
+
+    Args:
+        classes: the map.
+        sure: the winner's probability as bytes.
+        simplify: see :func:`write_vectors`.
+        bands: of labels, instead of the map's own.
+    """
     from rasterio.windows import Window
 
     waiting: list[_Polygon] = []  # polygons that reached the last row of the band before
     above = np.full(classes.width, -1)  # which of them, at every pixel of that row
     above_labels = np.full(classes.width, classes.nodata)
-    for top, bottom in band_rows(*classes.shape):
+    for top, bottom, labels in read_bands(classes) if bands is None else bands:
         window = Window(0, top, classes.width, bottom - top)
-        labels = classes.read(1, window=window)
         numbers, pieces = _pieces(labels, sure.read(1, window=window), int(classes.nodata), top, simplify)
         numbers[numbers >= 0] += len(waiting)
         polygons = waiting + pieces
@@ -129,13 +138,7 @@ def _pieces(
     labels: NDArray, confidence: NDArray, nodata: int, top: int, simplify: float
 ) -> tuple[NDArray, list[_Polygon]]:
     """Return the number of the connected piece at every pixel of a band (-1 for none), and the pieces."""
-    numbers = np.full(labels.shape, -1, np.int32)
-    kinds: list[int] = []
-    for label in np.unique(labels[labels != nodata]):
-        count, found = cv2.connectedComponents((labels == label).astype(np.uint8), connectivity=4)
-        inside = found > 0
-        numbers[inside] = found[inside] - 1 + len(kinds)
-        kinds += [int(label)] * (count - 1)
+    numbers, kinds = number_pieces(labels, nodata)
     inside = numbers >= 0
     pixels = np.bincount(numbers[inside], minlength=len(kinds))
     sums = np.bincount(numbers[inside], confidence[inside], minlength=len(kinds)) / BYTE_SCALE
@@ -146,7 +149,7 @@ def _pieces(
         outlines = shapely.transform(shapely.segmentize(outlines, 1.0), np.rint)
         outlines = shapely.coverage_simplify(outlines, simplify, simplify_boundary=False)
     return numbers, [
-        _Polygon(label, int(count), float(total), [outline])
+        _Polygon(int(label), int(count), float(total), [outline])
         for label, count, total, outline in zip(kinds, pixels, sums, outlines, strict=True)
     ]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from models import NAMES, UTM, ColourModel, draw_truth, write_raster, write_scene
+from models import COLOURS, NAMES, UTM, ColourModel, draw_truth, write_raster, write_scene
 
 from ovrs.raster import LocalExecutor, RasterOptions, areas, map_rasters
 from ovrs.raster.ground import Ground
@@ -128,11 +128,34 @@ def test_planar_areas_are_those_of_the_crs(tmp_path, wavy):
     np.testing.assert_allclose(sum(area["area"] for area in outcome["classes"]), wavy.size / 4)
 
 
-def test_small_polygons_are_left_out(tmp_path, wavy):
+def test_small_polygons_become_part_of_their_neighbours(tmp_path, wavy):
     wavy[100, 100] = (wavy[100, 100] + 1) % 5
-    path, _ = make_map(tmp_path, wavy, "gpkg", min_area=3.0)
-    meta, _, _, columns = pyogrio.raw.read(path)
-    assert dict(zip(meta["fields"], columns, strict=True))["area_m2"].min() >= 3
+    path, _ = make_map(tmp_path, wavy, "gpkg", min_area=3.0, planar=True)
+    meta, _, wkb, columns = pyogrio.raw.read(path)
+    found = dict(zip(meta["fields"], columns, strict=True))["area_m2"]
+    assert found.min() >= 3
+    np.testing.assert_allclose(found.sum(), wavy.size / 4)
+    outlines = shapely.from_wkb(wkb)
+    np.testing.assert_allclose(shapely.union_all(outlines).area, wavy.size / 4)
+
+
+def test_small_polygons_without_a_neighbour_are_left_out(tmp_path):
+    truth = draw_truth(40, 40, patch=20)
+    picture = write_scene(tmp_path / "islands.tif", truth)
+    with rasterio.open(picture, "r+") as file:
+        file.nodata = 0
+        pixels = file.read()
+        pixels[:, 8:13, 8:13] = 0
+        pixels[:, 10, 10] = COLOURS[(truth[10, 10] + 1) % 5]
+        file.write(pixels)
+    executor = LocalExecutor(ColourModel())
+    options = RasterOptions(vector="gpkg", min_area=3.0, planar=True)
+    map_rasters([picture], tmp_path / "out", executor, options)
+    executor.close()
+    meta, _, _, columns = pyogrio.raw.read(tmp_path / "out/islands_polygons.gpkg")
+    found = dict(zip(meta["fields"], columns, strict=True))["area_m2"]
+    assert found.min() >= 3
+    np.testing.assert_allclose(found.sum(), (1600 - 25) / 4)
 
 
 def test_geojson_is_in_longitude_and_latitude(tmp_path, wavy):
