@@ -19,7 +19,7 @@ $(READY): setup.py requirements-torch.txt tools/install_detectron2.py
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements-torch.txt
 	$(BIN)/python tools/install_detectron2.py
-	$(BIN)/python -m pip install --quiet -e '.[demo,dev,sam3,serve,vector]'
+	$(BIN)/python -m pip install --quiet -e '.[demo,dev,plots,sam3,serve,vector]'
 	touch $@
 
 demo: $(READY)

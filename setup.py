@@ -55,6 +55,9 @@ EXTRAS = {
     "sam3": [
         "transformers>=5.0",  # the first series with SAM 3
     ],
+    "plots": [
+        "matplotlib>=3.9",  # the first that works with NumPy 2; Detectron2 brings one of any version
+    ],
     "dev": [
         "pytest>=8.0",  # tmp_path retention and readable diffs
         "pytest-xdist>=3.2",  # --maxprocesses together with -n auto; halves the time of the tests on two cores

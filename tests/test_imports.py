@@ -35,7 +35,7 @@ LEVELS = (
     ("preparation", "raster"),
     ("evaluation", "gallery"),
     ("engine",),
-    ("measure", "pretraining"),
+    ("measure", "plots", "pretraining"),
     ("reproduction",),
     ("ranking",),
     ("predictor",),

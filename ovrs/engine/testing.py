@@ -93,7 +93,8 @@ def evaluate(
     if not cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST is empty; name at least one data set, or the path of a data card.")
     names = resolve_datasets(cfg.DATASETS.TEST, cfg.DATASETS.ROOT)
-    report = Report(left_out_of_average=_left_out_of_average(cfg, names), training_classes=_training_classes(cfg))
+    trained = training_classes(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
+    report = Report(left_out_of_average=_left_out_of_average(cfg, names), training_classes=trained)
     for name in names:
         evaluator = SegmentationEvaluator(name, cfg.TEST.MIOU_RULE)
         vocabulary = model.vocabulary(MetadataCatalog.get(name).class_strings)
@@ -118,10 +119,15 @@ def _left_out_of_average(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     return [name for name in names if MetadataCatalog.get(name).card.path in cards]
 
 
-def _training_classes(cfg: CfgNode) -> list[str] | None:
-    """Return the class strings of all training sets; ``None`` if a set is not known here, or there is none."""
+def training_classes(names: Sequence[str], root: str) -> list[str] | None:
+    """Return the class strings of all training sets; ``None`` if a set is not known here, or there is none.
+
+    Args:
+        names: DATASETS.TRAIN.
+        root: DATASETS.ROOT.
+    """
     try:
-        trained = resolve_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
+        trained = resolve_datasets(names, root)
     except DataError as error:
         logger.warning("Classes are not marked as seen or unseen: %s", error)
         return None

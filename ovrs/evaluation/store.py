@@ -86,7 +86,7 @@ class ResultStore:
     def get(self, protocol: Mapping[str, Any]) -> Result | None:
         """Return the result that was measured under exactly this protocol; ``None`` without one."""
         path = self._path(protocol)
-        return _read(path) if path.is_file() else None
+        return read_result(path) if path.is_file() else None
 
     def results(self, dataset: str = "") -> Iterator[Result]:
         """Yield all results, or those of one data set, in a fixed order.
@@ -96,7 +96,7 @@ class ResultStore:
         """
         folder = self.folder / dataset
         for path in sorted(folder.glob("*.json" if dataset else "*/*.json")):
-            yield _read(path)
+            yield read_result(path)
 
     def _path(self, protocol: Mapping[str, Any]) -> Path:
         return self.folder / protocol["dataset"]["name"] / f"{protocol_key(protocol)[:24]}.json"
@@ -156,7 +156,12 @@ def mean(results: Iterable[Result], figure: str = "mIoU") -> float:
     return sum(result.figures[figure] for result in results) / len(results)
 
 
-def _read(path: Path) -> Result:
+def read_result(path: Path) -> Result:
+    """Return a stored result.
+
+    Raises:
+        EvaluationError: the file is none.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Result(

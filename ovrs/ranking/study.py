@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ovrs.files import replacing
 from ovrs.visualization import plot_families
+from ovrs.visualization.figures import figure_of, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def new_figure(columns: int = 1) -> Figure:
-    """Return an empty figure for ``columns`` plots side by side, which belongs to no window."""
-    from matplotlib.figure import Figure  # comes with Detectron2
-
-    return Figure(figsize=(5.5 * columns, 4), dpi=150, layout="constrained")
+    """Return an empty figure for ``columns`` plots side by side."""
+    return figure_of(5.5 * columns, 4)
 
 
 def write_study(stem: str | Path, content: dict[str, Any], page: str, figure: Figure) -> list[Path]:
@@ -40,6 +39,5 @@ def write_study(stem: str | Path, content: dict[str, Any], page: str, figure: Fi
             temporary.write_text(text, encoding="utf-8")
     for text in figure.findobj(lambda part: hasattr(part, "set_fontfamily")):
         text.set_fontfamily(plot_families())
-    with replacing(paths[2]) as temporary:
-        figure.savefig(temporary)
+    save_figure(figure, paths[2])
     return paths
