@@ -237,9 +237,17 @@ class Predictor:
     def _samples(self, images: Sequence[AnyImage]) -> tuple[list[Sample], list[int]]:
         """Return what the model sees of images, and how each was turned for it (EXIF, 1 to 8)."""
         turns = [read_orientation(image) if isinstance(image, (str, Path)) else 1 for image in images]
-        return [self._sample(image) for image in images], turns
+        return [self.sample(image) for image in images], turns
 
-    def _sample(self, image: AnyImage) -> Sample:
+    def sample(self, image: AnyImage) -> Sample:
+        """Return an image as the model is given it, with the size of its result.
+
+        Args:
+            image: see :meth:`set_image`.
+
+        Raises:
+            DataError: see :meth:`set_image`.
+        """
         if isinstance(image, Image.Image):
             image = np.asarray(image.convert("RGB"))
         elif not isinstance(image, np.ndarray):

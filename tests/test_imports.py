@@ -39,6 +39,7 @@ LEVELS = (
     ("reproduction",),
     ("ranking",),
     ("predictor",),
+    ("explain",),
     ("demo",),
     ("serve",),
     ("cli",),

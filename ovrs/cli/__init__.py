@@ -18,6 +18,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,50 @@ def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model.add_argument("--config-file", help="instead of --model: the configuration that the model was trained with")
     model.add_argument("--weights", help="and its checkpoint, unless it needs no training")
     return model
+
+
+def add_classes(parser: argparse._ActionsContainer) -> None:
+    """Add the options that name classes, see :func:`listed_classes`."""
+    parser.add_argument("--classes", nargs="+", default=[], help="one or more; 'a|b' gives synonyms of one class")
+    parser.add_argument("--classes-file", type=Path, help="YAML: a list of them, or 'classes' and 'colours' (by name)")
+
+
+def add_palette(parser: argparse._ActionsContainer) -> None:
+    """Add the option that chooses colours of classes, where a command draws with them."""
+    parser.add_argument("--palette", nargs="+", default=[], metavar="WORD=#RRGGBB", help="colours of some classes")
+
+
+def listed_classes(args: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """Return the class strings of a command line, and the colours of some by name.
+
+    Args:
+        args: what :func:`add_classes` and :func:`add_palette` added.
+
+    Raises:
+        UserError: a class that is a file: an image that stands behind ``--classes``.
+        ConfigError, VocabularyError: no class, a file of other content, or a colour that belongs to none.
+    """
+    from ovrs.errors import UserError, VocabularyError
+    from ovrs.plain_yaml import read_plain_yaml
+
+    if swallowed := [word for word in args.classes if Path(word).is_file()]:
+        raise UserError(f"--classes took the file {swallowed[0]} for a class: put the images before --classes.")
+    classes, colours = list(args.classes), {}
+    if args.classes_file:
+        content: Any = read_plain_yaml(args.classes_file, "class list", VocabularyError)
+        known = isinstance(content, dict) and {"classes"} <= content.keys() <= {"classes", "colours"}
+        if not isinstance(content, list) and not known:
+            raise VocabularyError(f"{args.classes_file} must be a list of classes, or have 'classes' and 'colours'.")
+        classes += content["classes"] if known else content
+        colours = dict(content.get("colours") or {}) if known else {}
+    if not classes:
+        raise VocabularyError("no classes given: name them after --classes, or in a --classes-file.")
+    for text in getattr(args, "palette", ()):
+        word, separator, colour = text.rpartition("=")
+        if not separator:
+            raise ConfigError(f"--palette: {text!r} must look like water=#1e90ff.")
+        colours[word] = colour
+    return classes, colours
 
 
 def model_configuration(args: argparse.Namespace) -> CfgNode:

@@ -22,7 +22,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovrs.cli import add_model, model_configuration
+from ovrs.cli import add_classes, add_model, add_palette, listed_classes, model_configuration
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -41,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="rasters and pictures; they stand before --classes")
 
     model = add_model(parser)
-    model.add_argument("--classes", nargs="+", default=[], help="one or more; 'a|b' gives synonyms of one class")
-    model.add_argument("--classes-file", type=Path, help="YAML: a list of them, or 'classes' and 'colours' (by name)")
+    add_classes(model)
     model.add_argument(
         "--threshold", type=float, help="weaker pixels become 'other' (default: none, and 0.5 for a single class)"
     )
@@ -64,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     writing.add_argument(
         "--out", "--output", default="output/maps", help="folder of the results (default: %(default)s)"
     )
-    writing.add_argument("--palette", nargs="+", default=[], metavar="WORD=#RRGGBB", help="colours of some classes")
+    add_palette(writing)
     writing.add_argument("--confidence", action="store_true", help="also the probability of the winner, as bytes")
     writing.add_argument("--scores", action="store_true", help="also the probabilities of all classes, as bytes")
     writing.add_argument("--no-overlay", action="store_true", help="no picture")
@@ -91,11 +90,9 @@ def run(args: argparse.Namespace) -> int:
     from ovrs.errors import UserError
     from ovrs.raster import RasterOptions, map_rasters
 
-    if swallowed := [word for word in args.classes if Path(word).is_file()]:
-        raise UserError(f"--classes took the file {swallowed[0]} for a class: put the images before --classes.")
     if not args.images:
         raise UserError("no image given: put the images before --classes.")
-    classes, colours = _classes(args)
+    classes, colours = listed_classes(args)
     cfg = model_configuration(args)
     options = RasterOptions(
         bands=tuple(args.bands),
@@ -123,29 +120,6 @@ def run(args: argparse.Namespace) -> int:
     done = len(outcomes) - len(failed)
     print(f"{done} of {len(outcomes)} maps in {args.out}; {Path(args.out, 'report.json')} says what became of each.")
     return int(bool(failed))
-
-
-def _classes(args: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
-    """Return class strings, and the colours of some by name."""
-    from ovrs.errors import ConfigError, VocabularyError
-    from ovrs.plain_yaml import read_plain_yaml
-
-    classes, colours = list(args.classes), {}
-    if args.classes_file:
-        content: Any = read_plain_yaml(args.classes_file, "class list", VocabularyError)
-        known = isinstance(content, dict) and {"classes"} <= content.keys() <= {"classes", "colours"}
-        if not isinstance(content, list) and not known:
-            raise VocabularyError(f"{args.classes_file} must be a list of classes, or have 'classes' and 'colours'.")
-        classes += content["classes"] if known else content
-        colours = dict(content.get("colours") or {}) if known else {}
-    if not classes:
-        raise VocabularyError("no classes given: name them after --classes, or in a --classes-file.")
-    for text in args.palette:
-        word, separator, colour = text.rpartition("=")
-        if not separator:
-            raise ConfigError(f"--palette: {text!r} must look like water=#1e90ff.")
-        colours[word] = colour
-    return classes, colours
 
 
 def _area(words: list[str] | None) -> Any:

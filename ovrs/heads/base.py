@@ -11,12 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
+import torch
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from ovrs.config.options import Options, read_options, register_options
 from ovrs.errors import ConfigError, choose
+from ovrs.heads.quantities import Pass, Quantity
 from ovrs.scores import ScoreRule
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 from ovrs.vocabulary import Vocabulary
@@ -133,6 +135,13 @@ class Head(nn.Module, ABC):
 
         Permuting the classes permutes the logits.
         """
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return by name what this head, as configured, can show of its inside; see :mod:`ovrs.heads.quantities`.
+
+        Its scores and what its towers say can be shown of any head, see :func:`all_quantities`.
+        """
+        return {}
 
 
 def register_head(group: str = "", options: type[Options] = Options) -> Callable[[HeadType], HeadType]:
@@ -257,6 +266,29 @@ def grid_ratio(towers: Mapping[str, TowerSpec], name: str) -> Fraction:
             "whole multiple of the other."
         )
     return ratio
+
+
+# ---------------------------------------------------------------------- what can be shown
+
+
+def all_quantities(head: Head) -> dict[str, Quantity]:
+    """Return what can be shown of a head: its scores, what it names itself, and what it asked its towers for."""
+
+    def probabilities(seen: Pass) -> Tensor:
+        rows = (head.rule.probabilities(scores, seen.text.class_of) for scores in head.rule.scores(seen.logits))
+        return torch.stack(list(rows))
+
+    found = {"scores": Quantity("class_maps", "probability of every class", probabilities), **head.quantities()}
+    for tower, request in head.requests().items():
+        if request.dense != "none":
+            meaning = f"dense map of the tower {tower!r}"
+            found[f"{tower}_features"] = Quantity("features", meaning, lambda seen, t=tower: seen.features[t].dense)
+        for index in request.blocks:
+            meaning = f"output of block {index} of the tower {tower!r}"
+            found[f"{tower}_block_{index}"] = Quantity(
+                "features", meaning, lambda seen, t=tower, i=index: seen.features[t].blocks[i]
+            )
+    return found
 
 
 # ---------------------------------------------------------------------- diagnostics

@@ -14,6 +14,7 @@ from ovrs.heads.base import HeadContext, register_head
 from ovrs.heads.blocks.chunks import over_classes
 from ovrs.heads.blocks.fusion import SingleCost
 from ovrs.heads.cost_volume import CostVolumeHead, PromptOptions
+from ovrs.heads.quantities import Quantity, output_of
 from ovrs.structures import TextFeatures, TowerFeatures, TowerSpec
 
 
@@ -35,3 +36,13 @@ class CATSegHead(CostVolumeHead):
         dense, chunk = features["vlm"].dense, self.chunk(features["vlm"].dense, text)
         cost = over_classes(lambda part: self.embed(pixels, part[0]), chunk, self.queries(text)[None])
         return self.refine(cost, dense, features, text, chunk)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return the cost volume and its embedding too."""
+        return {
+            "correlation": self.correlation(
+                "cosines of CLIP's map and classes", lambda seen: seen.features["vlm"].dense
+            ),
+            "fused": output_of(self.embed, "class_features", "the embedded cost volume"),
+            **super().quantities(),
+        }

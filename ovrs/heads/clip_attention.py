@@ -20,6 +20,7 @@ from ovrs.heads.blocks.clip_attention import Attention, attend, class_bias
 from ovrs.heads.blocks.cost_volume import word_cosines
 from ovrs.heads.blocks.simfeatup import SimFeatUp, load_simfeatup
 from ovrs.heads.blocks.work import as_published
+from ovrs.heads.quantities import Pass, Quantity, output_of
 from ovrs.scores import ScoreRule
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
@@ -72,15 +73,39 @@ class ClipAttentionHead(Head):
 
     def forward(self, features: Mapping[str, TowerFeatures], text: TextFeatures) -> Tensor:
         """Return [B, Q, h, w] cosines; on a grid sixteen times as fine if there is an upsampler."""
-        vlm, settings, words = features["vlm"], self.settings, text.per_word
+        vlm, words = features["vlm"], text.per_word
         block = vlm.last_block
-        earlier = [vlm.attention[index] for index in settings.earlier_blocks]
-        mixed = attend(settings.attention, *block.qkv(), block.grid, settings.sigma, earlier, settings.earlier_share)
-        tokens = block.joint(block.close(mixed, residual=settings.closing == "block"))
+        tokens = block.joint(block.close(self._attended(vlm), residual=self.settings.closing == "block"))
         dense = tokens[:, 1:].transpose(1, 2).unflatten(2, block.grid)
         if self.upsampler is None:
             cosines = word_cosines(dense, words)
         else:  # an image at a time: 100 MB of features each
             pairs = zip(dense.split(1), vlm.pixels.split(1), strict=True)
             cosines = torch.cat([word_cosines(self.upsampler(one, image), words) for one, image in pairs])
-        return class_bias(cosines, tokens[:, 0], words, settings.class_bias)
+        return class_bias(cosines, tokens[:, 0], words, self.settings.class_bias)
+
+    def _attended(self, vlm: TowerFeatures, values: Tensor | None = None) -> Tensor:
+        """Return the values of the last block, or others, as the method weighs them, [B, heads, 1 + h * w, d]."""
+        settings, block = self.settings, vlm.last_block
+        earlier = [vlm.attention[index] for index in settings.earlier_blocks]
+        return attend(
+            settings.attention, *block.qkv(), block.grid, settings.sigma, earlier, settings.earlier_share, values
+        )
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return who looks at whom in the last block, and the features that the upsampler gets and gives."""
+
+        def attention(seen: Pass) -> Tensor:
+            block = seen.features["vlm"].last_block
+            every = torch.eye(block.input.shape[1], dtype=block.input.dtype, device=block.input.device)
+            weights = self._attended(seen.features["vlm"], every.expand(*block.qkv()[0].shape[:2], -1, -1))
+            return weights.mean(dim=1)[:, 1:, 1:].unflatten(2, block.grid).unflatten(1, block.grid)
+
+        shown = {
+            "attention": Quantity("relations", "who looks at whom in the last block, mean of its heads", attention)
+        }
+        if self.upsampler is not None:
+            part = (self.upsampler,)
+            shown["coarse"] = Quantity("features", "before SimFeatUp", lambda seen: seen.inputs(*part)[0], part)
+            shown["upsampled"] = output_of(self.upsampler, "features", "after SimFeatUp")
+        return shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,8 +13,9 @@ from ovrs.errors import ConfigError
 from ovrs.heads.base import Head, HeadContext, blocks_of, grid_ratio, needed
 from ovrs.heads.blocks.aggregator import CostAggregator
 from ovrs.heads.blocks.chunks import MAPS_PER_PASS, classes_per_pass
-from ovrs.heads.blocks.cost_volume import rotation_cost
+from ovrs.heads.blocks.cost_volume import cosine_cost, rotation_cost
 from ovrs.heads.blocks.decoder import GROUP_WIDTH, Guide, GuidedDecoder, resampler
+from ovrs.heads.quantities import Pass, Quantity, output_of
 from ovrs.structures import ROTATIONS, TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
 GUIDES = ("vlm", "companion", "prior")  # towers that can guide the decoder, in the order of the weights
@@ -167,6 +168,27 @@ class CostVolumeHead(Head):
         maps = self.aggregator(maps, image, text.mean, chunk)
         return self.decoder(maps, self.decoder.guide(features), chunk)
 
+    def correlation(self, meaning: str, pixels: Callable[[Pass], Tensor]) -> Quantity:
+        """Return the cosines of classes and [B, C, h, w] ``pixels`` as what can be shown, the mean of the prompts."""
+        return Quantity(
+            "class_maps", meaning, lambda seen: cosine_cost(pixels(seen), self.queries(seen.text)).mean(dim=2)
+        )
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return what aggregator and decoder make of the cost maps."""
+        shown = {"aggregated": output_of(self.aggregator, "class_features", "cost maps after the aggregator")}
+        for number, layer in enumerate(self.aggregator.layers, start=1):
+            part = layer.classes
+            shown[f"class_attention_{number}"] = Quantity(
+                "class_relations",
+                f"attention between classes, layer {number} of the aggregator, mean of its heads",
+                lambda seen, part=part: part.attention(*seen.inputs(part)),
+                (part,),
+            )
+        for level, stage in enumerate(self.decoder.stages, start=1):
+            shown[f"decoder_{level}"] = output_of(stage, "class_features", f"features of decoder level {level}")
+        return shown
+
 
 class RotationHead(CostVolumeHead):
     """The skeleton with the cost volume of RSKT-Seg and DR-Seg: of the image under its four quarter turns.
@@ -189,3 +211,20 @@ class RotationHead(CostVolumeHead):
         """Return the cost volume [B, T, rotations, h, w] (RSKT-Seg's RS-CMA; Eq. 10 of DR-Seg)."""
         vlm = features["vlm"]
         return rotation_cost(vlm.rotated if self.use_rotation else vlm.dense[:, None], text.mean)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return the cosines under every rotation too."""
+
+        def cost(seen: Pass) -> Tensor:
+            return self.rotated_cost(seen.features, seen.text)
+
+        mean = Quantity("class_maps", "cosines of CLIP's map and classes", lambda seen: cost(seen).mean(dim=2))
+        turns = {
+            f"correlation_{90 * turn}": Quantity(
+                "class_maps",
+                f"the same, of the image turned by {90 * turn} degrees before CLIP sees it",
+                lambda seen, turn=turn: cost(seen)[:, :, turn],
+            )
+            for turn in range(self.rotations if self.use_rotation else 0)
+        }
+        return {"correlation": mean, **turns, **super().quantities()}

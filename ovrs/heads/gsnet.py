@@ -23,6 +23,7 @@ from ovrs.heads.blocks.chunks import over_classes
 from ovrs.heads.blocks.cost_volume import cosine_cost
 from ovrs.heads.blocks.fusion import SeparateFusion, SingleCost, embedding_conv
 from ovrs.heads.cost_volume import CostVolumeHead, PromptOptions
+from ovrs.heads.quantities import Quantity, output_of
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
 
@@ -84,6 +85,24 @@ class GSNetHead(CostVolumeHead):
         fused = over_classes(lambda part: self.fusion(*streams, part[0]), chunk, self.queries(text)[None])
         # The aggregator, and RIPD.
         return self.refine(fused, streams[0], features, text, chunk)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return both streams and what fusion makes of them too."""
+        shown = {}
+        if self.use_vlm_cost:
+            shown["correlation"] = self.correlation(
+                "cosines of the generalist's map E_G and classes", lambda seen: seen.features["vlm"].dense
+            )
+        if self.use_prior_cost:
+            shown["prior_correlation"] = self.correlation(
+                "cosines of the specialist's map E_S and classes",
+                lambda seen: self.align(seen.features["prior"].dense),
+            )
+        return {
+            **shown,
+            "fused": output_of(self.fusion, "class_features", "Z_F, after the fusion"),
+            **super().quantities(),
+        }
 
 
 class QueryGuidedFusion(nn.Module):

@@ -26,6 +26,7 @@ from ovrs.heads.blocks.decoder import GROUP_WIDTH, GuidedUpsampling
 from ovrs.heads.blocks.fusion import SingleCost
 from ovrs.heads.blocks.text_attention import TextAttention
 from ovrs.heads.blocks.work import as_published
+from ovrs.heads.quantities import Quantity, output_of
 from ovrs.scores import ScoreRule
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
@@ -126,6 +127,25 @@ class HGRSOVSSegHead(Head):
         parts = [slice(start, start + chunk) for start in range(0, len(embeddings), chunk)]
         return torch.cat([self._decode(vlm.dense, embeddings[part], guides, part) for part in parts], dim=1)
 
+    def quantities(self) -> dict[str, Quantity]:
+        """Return what is aggregated, the guidance of every level as the classes see it, and the levels."""
+        shown = {
+            "correlation": Quantity(
+                "class_maps",
+                "cosines of the dense map and classes, the sums of F_a",
+                lambda seen: cosine_cost(seen.features["vlm"].dense, seen.text.mean[:, None]).squeeze(2),
+            ),
+            "aggregated": output_of(self.aggregation, "class_features", "F_a, map and classes aggregated (FA)"),
+        }
+        for level, stage in enumerate(self.decoder, start=1):
+            if self.attention is None:
+                guide = self.guidance[level - 1]
+                shown[f"guidance_{level}"] = output_of(guide, "features", f"guidance of level {level}, E_u")
+            else:
+                shown |= _shown_of_attention(self.attention[level - 1], level)
+            shown[f"decoder_{level}"] = output_of(stage, "class_features", f"features of decoder level {level} (HD)")
+        return shown
+
     def _guide(self, level: int, vlm: TowerFeatures, text: Tensor) -> Callable[[slice], Tensor]:
         """Return the function from classes to their guidance's share of a decoder level."""
         stage = self.decoder[level]
@@ -154,6 +174,24 @@ class HGRSOVSSegHead(Head):
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.predictor.weight, std=0.01)
         nn.init.zeros_(self.predictor.bias)
+
+
+def _shown_of_attention(attention: TextAttention, level: int) -> dict[str, Quantity]:
+    """What text attention tells the classes at a decoder level (TAM)."""
+    return {
+        f"text_attention_{level}": Quantity(
+            "class_maps",
+            f"share of a class in the attention of level {level}, less its mean over the image (A_t)",
+            lambda seen: seen.output(attention).weights,
+            (attention,),
+        ),
+        f"guidance_{level}": Quantity(
+            "class_features",
+            f"guidance of level {level} as each class sees it (HG_t)",
+            lambda seen: attention.guidance(seen.output(attention), slice(None)),
+            (attention,),
+        ),
+    }
 
 
 class ProductAggregation(nn.Module):

@@ -16,6 +16,7 @@ from ovrs.heads.base import Head, HeadContext, register_head
 from ovrs.heads.blocks.cost_volume import word_cosines
 from ovrs.heads.blocks.proxy_attention import proxy_attention
 from ovrs.heads.blocks.work import as_published
+from ovrs.heads.quantities import Pass, Quantity
 from ovrs.scores import ScoreRule
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
@@ -58,3 +59,13 @@ class ProxyClipHead(Head):
         mixed = proxy_attention(proxy, self.settings.beta, self.settings.gamma).to(values.dtype)
         tokens = block.joint(mixed @ values.flatten(2).transpose(1, 2))
         return word_cosines(tokens.transpose(1, 2).unflatten(2, proxy.shape[-2:]), text.per_word)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return which patches the prior finds alike."""
+
+        def weights(seen: Pass) -> Tensor:
+            proxy, grid = seen.features["prior"].dense, seen.features["prior"].dense.shape[-2:]
+            found = proxy_attention(proxy, self.settings.beta, self.settings.gamma)
+            return found.unflatten(2, grid).unflatten(1, grid)
+
+        return {"neighbours": Quantity("relations", "attention that the prior's features draw", weights)}

@@ -20,6 +20,7 @@ from ovrs.heads.blocks.chunks import over_classes
 from ovrs.heads.blocks.cost_volume import cosine_cost
 from ovrs.heads.blocks.fusion import COST_FUSIONS
 from ovrs.heads.cost_volume import RotationHead, RotationOptions
+from ovrs.heads.quantities import Quantity, output_of
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
 
@@ -59,3 +60,12 @@ class RSKTSegHead(RotationHead):
         maps = over_classes(self.fusion, chunk, *costs)
         # RS-Fusion and RS-Transfer.
         return self.refine(maps, dense, features, text, chunk)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return the prior's cost volume and the fused cost maps too."""
+        shown = super().quantities()
+        if self.align is not None:
+            shown["prior_correlation"] = self.correlation(
+                "cosines of the prior's map and classes", lambda seen: self.align(seen.features["prior"].dense)
+            )
+        return {**shown, "fused": output_of(self.fusion, "class_features", "both cost volumes after their fusion")}

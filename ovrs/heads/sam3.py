@@ -12,6 +12,7 @@ from ovrs.config.options import Options, option
 from ovrs.errors import ConfigError
 from ovrs.heads.base import Head, HeadContext, register_head
 from ovrs.heads.blocks.work import as_published
+from ovrs.heads.quantities import Pass, Quantity
 from ovrs.scores import ScoreRule, enlarge
 from ovrs.structures import ConceptFinder, TextFeatures, TokenSequences, TowerFeatures, TowerRequest, TowerSpec
 
@@ -101,3 +102,31 @@ class Sam3Head(Head):
             for row, (there, number) in enumerate(torch.stack([present, instances], dim=1).tolist())
             if there
         }
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return what the finder says of every word, before both kinds of masks are joined."""
+        return {
+            "presence": Quantity("class_values", "p, whether a word is in the image at all", self._presence),
+            "concept": Quantity("class_maps", "S, the map of the concept", lambda seen: self._maps(seen)[0]),
+            "instances": Quantity(
+                "class_maps", "the best of c_k M_k over all candidates", lambda seen: self._maps(seen)[1]
+            ),
+        }
+
+    @staticmethod
+    def _presence(seen: Pass) -> Tensor:
+        finder = seen.features["vlm"].concepts
+        images = range(len(finder.maps[0]))
+        return torch.stack([finder.find(image, seen.text.tokens).presence.float().sigmoid() for image in images])
+
+    def _maps(self, seen: Pass) -> tuple[Tensor, Tensor]:
+        """Return the maps of concepts and the best of the weighed candidates, each [B, Q, h, w] probabilities."""
+        finder, words = seen.features["vlm"].concepts, seen.text.tokens
+        parts = []
+        for image in range(len(finder.maps[0])):
+            for chunk in torch.arange(len(words.values), device=words.values.device).split(PROMPTS_PER_PASS):
+                found = finder.find(image, words[chunk])
+                semantic, masks = finder.draw(image, found)
+                weighed = masks.float().sigmoid() * found.confidence.float().sigmoid()[..., None, None]
+                parts.append((semantic.float().sigmoid(), weighed.amax(dim=1)))
+        return tuple(torch.cat(part).unflatten(0, (len(finder.maps[0]), -1)) for part in zip(*parts, strict=True))

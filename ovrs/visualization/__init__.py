@@ -1,31 +1,43 @@
-"""Colours of classes, pictures of label maps, and styles for geographic information systems."""
+"""Colours of classes, pictures of label maps and numbers, and styles for geographic information systems."""
 
 from ovrs.visualization.fonts import draw_text, plot_families
+from ovrs.visualization.heat import Scale, heat, heat_overlay, matrix, principal_colours
 from ovrs.visualization.palettes import IGNORED_COLOUR, class_colours, palette, tell_apart
-from ovrs.visualization.pictures import (
-    SHEET_ALPHA,
-    Picture,
-    colourise,
-    comparison_sheet,
-    legend,
-    overlay,
-    save_image,
-)
+from ovrs.visualization.pictures import Picture, colourise, legend, overlay, save_image
 from ovrs.visualization.qgis import write_qml
+from ovrs.visualization.sheets import (
+    SHEET_ALPHA,
+    Compared,
+    Row,
+    comparison_sheet,
+    fitted,
+    models_sheet,
+    sheet,
+)
 
 __all__ = [
     "IGNORED_COLOUR",
     "SHEET_ALPHA",
+    "Compared",
     "Picture",
+    "Row",
+    "Scale",
     "class_colours",
     "colourise",
     "comparison_sheet",
     "draw_text",
+    "fitted",
+    "heat",
+    "heat_overlay",
     "legend",
+    "matrix",
+    "models_sheet",
     "overlay",
     "palette",
     "plot_families",
+    "principal_colours",
     "save_image",
+    "sheet",
     "tell_apart",
     "write_qml",
 ]

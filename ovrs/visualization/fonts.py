@@ -22,7 +22,14 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(FONT_PATH), size, index=_CHINESE)
 
 
-def draw_text(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, anchor: str = "lm") -> None:
+def draw_text(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    anchor: str = "lm",
+    ink: tuple[int, int, int] = _INK,
+) -> None:
     """Draw a line of text; characters that the font does not have become boxes, and are told in the log once.
 
     Args:
@@ -31,12 +38,13 @@ def draw_text(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, 
         text: a line.
         size: in pixels.
         anchor: Pillow's, such as "lm" for left and middle.
+        ink: RGB.
     """
     if new := sorted(_without_glyph(text) - _told):
         _told.update(new)
         signs = ", ".join(f"{char} (U+{ord(char):04X})" for char in new)
         _logger.warning("The font of pictures has no %s: boxes stand in their place, here in %r.", signs, text)
-    draw.text(place, text, _INK, font(size), anchor=anchor)
+    draw.text(place, text, ink, font(size), anchor=anchor)
 
 
 def plot_families() -> list[str]:

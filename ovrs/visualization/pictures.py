@@ -1,4 +1,4 @@
-"""Pictures of label maps: overlays, legends and comparison sheets, drawn with Pillow.
+"""Pictures of label maps: overlays and legends, drawn with Pillow.
 
 Images are uint8 RGB arrays [H, W, 3], label maps integer arrays [H, W] of class indices.
 """
@@ -18,15 +18,13 @@ from ovrs.visualization.palettes import IGNORED_COLOUR
 
 Picture = NDArray[np.uint8]
 
-_BACKGROUND = (255, 255, 255)
+BACKGROUND = (255, 255, 255)
 _OUTLINE = (120, 120, 120)
 _UNSCALED = 1200  # pixels of width up to which text has the sizes below; on wider pictures it grows with them
-_FONT_SIZE = 15
-SHEET_ALPHA = 0.65  # of the maps on a sheet: colours to tell apart, and the image still to be seen
-_TITLE_SIZE = 20
-_PAD = 8
+FONT_SIZE = 15
+PAD = 8
 _SWATCH = 18
-_NARROWEST = 2 * (_SWATCH + 2 * _PAD)  # the smallest legend that can show a letter
+NARROWEST = 2 * (_SWATCH + 2 * PAD)  # the smallest legend that can show a letter
 
 
 def colourise(labels: ArrayLike, palette: ArrayLike, ignore: int = 255) -> Picture:
@@ -43,7 +41,7 @@ def colourise(labels: ArrayLike, palette: ArrayLike, ignore: int = 255) -> Pictu
     Raises:
         ValueError: a label that is neither in the palette nor ``ignore``, or wrong shapes.
     """
-    labels, colours = _label_map(labels, "labels"), _colours(palette)
+    labels, colours = checked_label_map(labels, "labels"), _colours(palette)
     ignored = labels == ignore
     _check_range(labels[~ignored], len(colours), f"the palette has {len(colours)} colours and ignore is {ignore}")
     table = np.concatenate([colours, np.array([IGNORED_COLOUR], np.uint8)])
@@ -68,8 +66,8 @@ def overlay(image: ArrayLike, labels: ArrayLike, palette: ArrayLike, alpha: floa
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give a weight from 0 (image only) to 1 (colours only).")
-    image, labels = _image(image), _label_map(labels, "labels")
-    _check_size(labels, image, "labels")
+    image, labels = checked_image(image), checked_label_map(labels, "labels")
+    checked_size(labels, image, "labels")
     colours = colourise(labels, palette, ignore)
     blended = np.rint((1 - alpha) * image + alpha * colours).astype(np.uint8)
     return np.where((labels == ignore)[..., None], image, blended)
@@ -94,19 +92,19 @@ def legend(names: Sequence[str], palette: ArrayLike, width: int, shares: Mapping
     colours = _colours(palette)
     if len(colours) < len(names):
         raise ValueError(f"{len(names)} names but {len(colours)} colours; give a colour for every class.")
-    if width < _NARROWEST:
-        raise ValueError(f"width is {width}; a legend needs at least {_NARROWEST} pixels.")
+    if width < NARROWEST:
+        raise ValueError(f"width is {width}; a legend needs at least {NARROWEST} pixels.")
     chosen = range(len(names)) if shares is None else sorted(shares)
     _check_range(np.array(list(chosen), int), len(names), f"there are {len(names)} names")
     texts = [names[i] if shares is None else f"{names[i]}  {_percent(shares[i])}" for i in chosen]
-    size, swatch, pad = _scaled(width, _FONT_SIZE, _SWATCH, _PAD)
+    size, swatch, pad = scaled(width, FONT_SIZE, _SWATCH, PAD)
 
     widest = max((font(size).getlength(text) for text in texts), default=0)
     columns = max(1, int((width - pad) // (swatch + 3 * pad + widest)))
     column_width = (width - pad) // columns
     row_height = swatch + pad
     rows = -(-len(texts) // columns)
-    canvas = Image.new("RGB", (width, rows * row_height + pad), _BACKGROUND)
+    canvas = Image.new("RGB", (width, rows * row_height + pad), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for position, (index, text) in enumerate(zip(chosen, texts, strict=True)):
         # Column by column, so that the order reads downwards.
@@ -114,69 +112,8 @@ def legend(names: Sequence[str], palette: ArrayLike, width: int, shares: Mapping
         colour = tuple(colours[index].tolist())
         draw.rectangle((x, y, x + swatch, y + swatch - 1), fill=colour, outline=_OUTLINE)
         room = column_width - swatch - 2 * pad
-        draw_text(draw, (x + swatch + pad, y + swatch / 2), _shortened(text, size, room), size)
+        draw_text(draw, (x + swatch + pad, y + swatch / 2), shortened_text(text, size, room), size)
     return np.asarray(canvas)
-
-
-def comparison_sheet(
-    image: ArrayLike,
-    truth: ArrayLike | None,
-    prediction: ArrayLike,
-    names: Sequence[str],
-    palette: ArrayLike,
-    title: str = "",
-    ignore: int = 255,
-) -> Picture:
-    """Draw image, truth and prediction side by side, both maps laid over the image, with a legend below.
-
-    The legend lists the classes that occur, with their shares of the prediction.
-
-    Args:
-        image: [H, W, 3] uint8 RGB.
-        truth: [H, W] class indices, or None to leave it out.
-        prediction: [H, W] class indices.
-        names: one per class.
-        palette: [T, 3] RGB in 0..255.
-        title: a line on top; "" for none.
-        ignore: label of pixels that do not count.
-
-    Returns:
-        [h, w, 3].
-
-    Raises:
-        ValueError: sizes differ, or a label has no name or colour.
-    """
-    image, prediction = _image(image), _label_map(prediction, "prediction")
-    panels = {"image": image}
-    maps = [prediction]
-    if truth is not None:
-        truth = _label_map(truth, "truth")
-        _check_size(truth, image, "truth")
-        panels["truth"] = overlay(image, truth, palette, SHEET_ALPHA, ignore)
-        maps.insert(0, truth)
-    _check_size(prediction, image, "prediction")
-    panels["prediction"] = overlay(image, prediction, palette, SHEET_ALPHA, ignore)
-
-    height, width = image.shape[:2]
-    total = max(len(panels) * (width + _PAD) + _PAD, _NARROWEST)
-    counted = prediction[prediction != ignore]
-    present = np.unique(np.concatenate([values[values != ignore] for values in maps]))
-    shares = {int(index): float((counted == index).mean()) if counted.size else 0.0 for index in present}
-    key = legend(names, palette, total, shares)
-
-    size, title_size, pad = _scaled(total, _FONT_SIZE, _TITLE_SIZE, _PAD)
-    top = title_size + 2 * pad if title else _PAD
-    caption = size + pad
-    sheet = Image.new("RGB", (total, top + height + caption + len(key)), _BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    if title:
-        draw_text(draw, (_PAD, top / 2), _shortened(title, title_size, total - 2 * _PAD), title_size)
-    for column, (name, panel) in enumerate(panels.items()):
-        x = _PAD + column * (width + _PAD)
-        sheet.paste(Image.fromarray(panel), (x, top))
-        draw_text(draw, (x + width / 2, top + height + caption / 2), name, size, anchor="mm")
-    sheet.paste(Image.fromarray(key), (0, top + height + caption))
-    return np.asarray(sheet)
 
 
 def save_image(path: str | Path, image: ArrayLike) -> Path:
@@ -192,7 +129,7 @@ def save_image(path: str | Path, image: ArrayLike) -> Path:
     Raises:
         ValueError: an ending that no image format has.
     """
-    path, picture = Path(path), Image.fromarray(_image(image))
+    path, picture = Path(path), Image.fromarray(checked_image(image))
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{path}: no image format ends in {path.suffix!r}. Use .png or .jpg.")
     with replacing(path) as temporary:
@@ -206,14 +143,14 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _scaled(width: int, *sizes: int) -> tuple[int, ...]:
+def scaled(width: int, *sizes: int) -> tuple[int, ...]:
     """Return sizes for a picture so wide: what is read on a screen is the picture as a whole."""
     factor = max(width / _UNSCALED, 1)
     return tuple(round(factor * size) for size in sizes)
 
 
-def _shortened(text: str, size: int, room: float) -> str:
-    """The text, cut with an ellipsis where it does not fit."""
+def shortened_text(text: str, size: int, room: float) -> str:
+    """Return the text, cut with an ellipsis where it does not fit."""
     face = font(size)
     if face.getlength(text) <= room:
         return text
@@ -222,14 +159,16 @@ def _shortened(text: str, size: int, room: float) -> str:
     return text.rstrip() + "…"
 
 
-def _image(image: ArrayLike) -> Picture:
+def checked_image(image: ArrayLike) -> Picture:
+    """Return an image as an array; ValueError if it is not uint8 RGB."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 RGB [H, W, 3], got {image.dtype} of shape {list(image.shape)}.")
     return image
 
 
-def _label_map(labels: ArrayLike, name: str) -> NDArray[np.integer]:
+def checked_label_map(labels: ArrayLike, name: str) -> NDArray[np.integer]:
+    """Return a label map as an array; ValueError, with its name, if it is not of integers [H, W]."""
     labels = np.asarray(labels)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{name} must be integers [H, W], got {labels.dtype} of shape {list(labels.shape)}.")
@@ -243,7 +182,8 @@ def _colours(palette: ArrayLike) -> Picture:
     return colours.astype(np.uint8)
 
 
-def _check_size(labels: NDArray[np.integer], image: Picture, name: str) -> None:
+def checked_size(labels: NDArray[np.integer], image: Picture, name: str) -> None:
+    """Raise ValueError, with the map's name, if a label map has not the size of its image."""
     if labels.shape != image.shape[:2]:
         raise ValueError(
             f"{name} is {labels.shape[0]} x {labels.shape[1]}, the image {image.shape[0]} x {image.shape[1]} pixels; "

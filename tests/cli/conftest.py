@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,3 +68,19 @@ def default_model(
     config.write_text(yaml.safe_dump(changes), encoding="utf-8")
     monkeypatch.setattr(default, "MODELS", ((str(config), ("tiny-clip",)),))
     return str(config)
+
+
+@pytest.fixture
+def load_tool_main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a script of ``tools/`` as from a command line."""
+
+    def run(name: str, *words: object) -> None:
+        path = Path(__file__).parents[2] / "tools" / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, words)])
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
+
+    return run

@@ -75,8 +75,36 @@ class ClassAttention(nn.Module):
         positions = images * (height // pooling) * (breadth // pooling)
         return {PADDING: positions * (copies * per_token + attention)}
 
+    def attention(self, x: Tensor, guidance: Tensor, pooling: int = 1) -> Tensor:
+        """Return who looks at whom, [B, T, T, h, w]: row looks at column, mean of the heads; arguments as above.
+
+        A row's sum is 1 less the share of the padding.
+        """
+        q, k, _, k_pad, _, copies = self._parts(self.norm1(average_pool(x, pooling)), guidance)
+        if self.kind == "linear":
+            q, k, k_pad = (F.elu(part.float()) + 1.0 for part in (q, k, k_pad))
+            scores = q @ k.transpose(-1, -2)
+            padding = copies * (q * k_pad).sum(-1, keepdim=True)
+            weights = scores / (scores.sum(-1, keepdim=True) + padding + _EPSILON)
+        else:
+            k = torch.cat([k, k_pad.expand(*k.shape[:-2], 1, -1)], dim=-2)
+            logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+            logits[..., -1] += math.log(copies) if copies else -math.inf
+            weights = logits.softmax(dim=-1)[..., :-1]
+        return weights.mean(dim=3).permute(0, 3, 4, 1, 2)
+
     def _attend(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Attention over the class axis of normalised maps [B, T, h, w, C]; no output projection."""
+        q, k, v, k_pad, v_pad, copies = self._parts(x, guidance)
+        if self.kind == "linear":
+            out = _linear_attention(q, k, v, k_pad, v_pad, copies)
+        else:  # what trains is read even where no padding is left to stand for
+            padded = copies > 0 or (self.pad_to > 0 and torch.is_grad_enabled())
+            out = _softmax_attention(q, k, v, *((k_pad, v_pad) if padded else (None, None)), copies)
+        return out.to(x.dtype).permute(0, 4, 1, 2, 3, 5).flatten(4, 5)
+
+    def _parts(self, x: Tensor, guidance: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]:
+        """Return queries, keys and values [B, h, w, heads, T, d], key and value of the padding, and its copies."""
         width = x.shape[-1]
         q_x, q_g = self.q.weight.split(width, dim=1)
         k_x, k_g = self.k.weight.split(width, dim=1)
@@ -93,12 +121,7 @@ class ClassAttention(nn.Module):
         # [B, T, h, w, C] -> [B, h, w, heads, T, C / heads]
         q, k, v = (part.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 4, 1, 5) for part in (q, k, v))
         k_pad, v_pad = (part.unflatten(-1, (self.heads, 1, -1)) for part in (k_pad, v_pad))
-        if self.kind == "linear":
-            out = _linear_attention(q, k, v, k_pad, v_pad, copies)
-        else:  # what trains is read even where no padding is left to stand for
-            padded = copies > 0 or (self.pad_to > 0 and torch.is_grad_enabled())
-            out = _softmax_attention(q, k, v, *((k_pad, v_pad) if padded else (None, None)), copies)
-        return out.to(x.dtype).permute(0, 4, 1, 2, 3, 5).flatten(4, 5)
+        return q, k, v, k_pad, v_pad, copies
 
 
 def _linear_attention(q: Tensor, k: Tensor, v: Tensor, k_pad: Tensor, v_pad: Tensor, copies: int) -> Tensor:

@@ -35,6 +35,7 @@ def attend(
     sigma: float = 5.0,
     earlier: Sequence[tuple[Tensor, Tensor]] = (),
     share: float = 0.0,
+    values: Tensor | None = None,
 ) -> Tensor:
     """Weigh the values of a block.
 
@@ -48,19 +49,22 @@ def attend(
         earlier: (queries, keys) of earlier blocks, whose ordinary attention is mixed in (ConInfer's tower).
         share: their part ``a``: with A the method's own matrix of row sum n and R the sum of the ordinary ones, the
             values are weighed by n ((1 - a) A + a R). Without ``earlier``, by A.
+        values: what is weighed instead of ``v``, which is then only compared; the identity gives the weights.
 
     Returns:
         [B, heads, 1 + h * w, d].
     """
     parts = {"q": q, "k": k, "v": v}
     bias = neighbour_bias(grid, sigma, q) if kind == "naclip" else None
-    pairs = _PAIRS[kind]
+    pairs, values = _PAIRS[kind], v if values is None else values
     own = (
-        _total(F.scaled_dot_product_attention(parts[a], parts[b], v, attn_mask=bias) for a, b in pairs) if pairs else v
+        _total(F.scaled_dot_product_attention(parts[a], parts[b], values, attn_mask=bias) for a, b in pairs)
+        if pairs
+        else values
     )
     if not earlier or not share:
         return own
-    mixed = _total(F.scaled_dot_product_attention(queries, keys, v) for queries, keys in earlier)
+    mixed = _total(F.scaled_dot_product_attention(queries, keys, values) for queries, keys in earlier)
     return max(len(pairs), 1) * ((1 - share) * own + share * mixed)
 
 

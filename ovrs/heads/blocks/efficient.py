@@ -143,13 +143,24 @@ class ClassFusion(nn.Module):
         positions = images * (height // pooling) * (breadth // pooling)
         return {GUIDANCE: (positions - 1) * classes * 2 * width**2}
 
-    def _attend(self, y: Tensor, guidance: Tensor) -> Tensor:
+    def attention(self, x: Tensor, guidance: Tensor, pooling: int) -> Tensor:
+        """Return who looks at whom, [B, T, T, h, w]: row looks at column, mean of the heads; arguments as above."""
+        pooled = average_pool(x, pooling)
+        q, k, _ = self._parts(self.norm1(pooled), guidance)
+        weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(dim=-1).mean(dim=1)
+        return weights.unflatten(0, (len(x), *pooled.shape[2:4])).permute(0, 3, 4, 1, 2)
+
+    def _parts(self, y: Tensor, guidance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values [B * h * w, heads, T, C / heads] of normalised maps [B, T, h, w, C]."""
         q, k = (_over_both(layer, y, guidance[:, None, None]) for layer in (self.q, self.k))
-        # [B, T, h, w, C] -> [B * h * w, heads, T, C / heads]
         q, k, v = (
             part.permute(0, 2, 3, 1, 4).flatten(0, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (q, k, self.v(y))
         )
+        return q, k, v
+
+    def _attend(self, y: Tensor, guidance: Tensor) -> Tensor:
+        q, k, v = self._parts(y, guidance)
         out = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         batch, _, height, width, _ = y.shape
         return out.unflatten(0, (batch, height, width)).permute(0, 3, 1, 2, 4)

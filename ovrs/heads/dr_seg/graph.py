@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,6 +81,11 @@ def neighbours(affinity: Tensor, count: int, includes_self: bool) -> Tensor:
     return torch.cat([others, torch.arange(nodes, device=affinity.device)[:, None].expand(len(affinity), -1, 1)], -1)
 
 
+def _nodes(maps: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B, h * w, C]."""
+    return maps.flatten(2).transpose(1, 2)
+
+
 class GraphRectification(nn.Module):
     """Propagates structural channels between cells that the prior finds alike.
 
@@ -115,8 +121,8 @@ class GraphRectification(nn.Module):
         with full_precision(features):
             dtype = self.norm.weight.dtype
             grid = tuple(features.shape[-2:])
-            x = features.to(dtype).flatten(2).transpose(1, 2)
-            weights = self.propagation(prior.to(dtype).flatten(2).transpose(1, 2), grid)
+            x = _nodes(features.to(dtype))
+            weights = self.propagation(_nodes(prior.to(dtype)), grid)
             rectified = x
             for index, layer in enumerate(self.layers):
                 rectified = weights @ layer(rectified)
@@ -124,6 +130,19 @@ class GraphRectification(nn.Module):
             if self.options.residual:
                 rectified = rectified + x
             return rectified.transpose(1, 2).unflatten(2, grid)
+
+    def graph(self, prior: Tensor) -> Tensor:
+        """Return what :meth:`propagation` does, as [B, h, w, h, w], for a prior [B, D, h, w]."""
+        return self._between_cells(self.propagation, prior)
+
+    def affinity(self, prior: Tensor) -> Tensor:
+        """Return :func:`affinity` as [B, h, w, h, w], for a prior [B, D, h, w]."""
+        return self._between_cells(lambda nodes, grid: affinity(nodes, grid, self.options), prior)
+
+    def _between_cells(self, between: Callable[[Tensor, tuple[int, int]], Tensor], prior: Tensor) -> Tensor:
+        with full_precision(prior):
+            grid = tuple(prior.shape[-2:])
+            return between(_nodes(prior.to(self.norm.weight.dtype)), grid).unflatten(2, grid).unflatten(1, grid)
 
     def propagation(self, prior: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return the normalised weights [B, N, N], row: receiver, column: sender (Eq. 9).

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovrs.config.options import option, read_options
@@ -36,6 +38,7 @@ from ovrs.heads.dr_seg.channels import ChannelOptions, ChannelOrder, ChannelSpli
 from ovrs.heads.dr_seg.fusion import FusionOptions, MultiScaleFusion, UncertaintyGate
 from ovrs.heads.dr_seg.graph import GraphOptions, GraphRectification
 from ovrs.heads.dr_seg.ranking_file import channel_count
+from ovrs.heads.quantities import Pass, Quantity, output_of
 from ovrs.structures import TextFeatures, TowerFeatures, TowerRequest, TowerSpec
 
 if TYPE_CHECKING:
@@ -163,6 +166,60 @@ class DRSegHead(RotationHead):
         if semantic.shape[1] and is_logged(self):
             log_scalars("dr_seg", rms_ratio=structural.square().mean().sqrt() / semantic.square().mean().sqrt())
         return self.channels.recompose(semantic, structural)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Return the parts of SPSD, PDGR and UGAF too."""
+        shown = super().quantities()
+        if self.channels is not None:
+            shown |= self._shown_of_channels()
+            shown["refined_correlation"] = self.correlation(
+                "C_ref: cosines of the rectified map and classes (Eq. 11)", lambda seen: self.rectified(seen.features)
+            )
+        if self.rectify is not None:
+            shown |= self._shown_of_graph()
+        if self.channels is not None and self.gate is not None:
+            for index, (name, meaning) in enumerate({"gate": "G", "uncertainty": "M, of the original cost"}.items()):
+                shown[name] = Quantity(
+                    "map", f"{meaning} (Eq. 12)", lambda seen, i=index: seen.output(self.gate)[i][:, 0], (self.gate,)
+                )
+        return {**shown, "fused": output_of(self.fusion, "class_features", "E, both cost volumes after their fusion")}
+
+    def _shown_of_channels(self) -> dict[str, Quantity]:
+        """What semantic and structural channels add to the cosine of CLIP's map and a class (Eq. 5 and 6)."""
+
+        def share(seen: Pass, part: int) -> Tensor:
+            pixels = F.normalize(seen.features["vlm"].dense.float(), dim=1)
+            words = self.channels.split(seen.text.mean[..., None, None].float())[part]
+            return torch.einsum("bchw,tcij->bthw", self.channels.split(pixels)[part], words)
+
+        return {
+            f"{name}_correlation": Quantity(
+                "class_maps", f"what the {name} channels add to the cosine", lambda seen, part=part: share(seen, part)
+            )
+            for part, name in enumerate(("semantic", "structural"))
+        }
+
+    def _shown_of_graph(self) -> dict[str, Quantity]:
+        """The graph of the prior, and structural channels before and after they went along it (Eq. 7 to 9)."""
+        graph = (self.rectify,)
+        return {
+            "affinity": Quantity(
+                "relations",
+                "A, between all cells (Eq. 7)",
+                lambda seen: self.rectify.affinity(seen.inputs(*graph)[1]),
+                graph,
+            ),
+            "neighbours": Quantity(
+                "relations",
+                "normalised weights of a cell's neighbours (Eq. 8 and 9)",
+                lambda seen: self.rectify.graph(seen.inputs(*graph)[1]),
+                graph,
+            ),
+            "structural": Quantity(
+                "features", "structural channels of CLIP's map", lambda seen: seen.inputs(*graph)[0], graph
+            ),
+            "rectified": output_of(self.rectify, "features", "the same after PDGR"),
+        }
 
 
 def _block_index(configured: int, depth: int, key: str) -> int:
