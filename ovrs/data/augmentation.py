@@ -255,7 +255,7 @@ class ColourJitter:
 def _scaled(values: np.ndarray, factor: float, shift: float) -> np.ndarray:
     """Return values * factor + shift, clipped and truncated to uint8; by table, since there are 256 values."""
     table = np.clip(np.arange(256) * factor + shift, 0, 255).astype(np.uint8)
-    return table[values]
+    return cv2.LUT(values, table)
 
 
 @dataclass(frozen=True)

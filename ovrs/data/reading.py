@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 from torch.utils.data import get_worker_info
@@ -116,10 +117,10 @@ def _decode_ids(path: str | Path, encoding: IdEncoding, card: DatasetCard) -> np
         stored = np.where(stored >= encoding.threshold, np.uint8(255), np.uint8(0))
     table = _id_table(encoding)
     outside = len(table) - 1
-    slots = stored
-    if stored.dtype != np.uint8:
-        slots = np.where((stored < 0) | (stored >= outside), outside, stored.astype(np.int64))
-    decoded = table[slots]
+    if stored.dtype == np.uint8:
+        decoded = cv2.LUT(stored, table[:256])
+    else:
+        decoded = table[np.where((stored < 0) | (stored >= outside), outside, stored.astype(np.int64))]
     unknown = decoded == _UNKNOWN
     if unknown.any():
         values, counts = np.unique(stored[unknown], return_counts=True)

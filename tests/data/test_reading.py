@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -249,3 +251,40 @@ def test_undeclared_255_beside_listed_values_is_said_once(tmp_path, write_card, 
     (record,) = caplog.records
     assert "town.yaml does not list the value 255" in record.getMessage()
     assert "a.png" in record.getMessage()
+
+
+# PNG files, which libpng decodes where it can
+
+
+@pytest.mark.parametrize(("mode", "is_direct"), [("RGB", True), ("RGBA", True), ("L", False), ("P", False)])
+def test_png_gives_the_pixels_of_pillow_without_it(tmp_path, monkeypatch, mode, is_direct):
+    noise = np.random.default_rng(0).integers(0, 256, (61, 47, 4), np.uint8)
+    picture = Image.fromarray(noise).convert(mode)
+    picture.save(tmp_path / "a.png")
+    expected = np.array(picture.convert("RGB"))
+    if is_direct:
+        monkeypatch.setattr(Image.Image, "convert", None)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
+
+
+def test_png_of_one_transparent_colour_keeps_its_colours(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png", transparency=tuple(RGB[0, 0]))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.999, 1.0])
+@pytest.mark.filterwarnings("ignore:Truncated")
+def test_png_with_a_wrong_byte_or_rows_missing_is_no_picture(tmp_path, id_card, bands, share):
+    noise = np.random.default_rng(0).integers(0, 3, (300, 200, bands), np.uint8)
+    whole = save(tmp_path / "a.png", noise.squeeze()).read_bytes()
+    start, end = whole.index(b"IDAT") + 4, len(whole) - 16  # of the compressed rows, their check included
+    rows = zlib.decompress(whole[start:end])
+    wrong = bytearray(whole)
+    wrong[min(start + int(share * (end - start)), end - 1)] ^= 1
+    fewer = zlib.compress(rows[: int(share * (len(rows) - 1))])
+    header = struct.pack(">I", len(fewer)) + b"IDAT" + fewer + struct.pack(">I", zlib.crc32(b"IDAT" + fewer))
+    for content in (bytes(wrong), whole[: start - 8] + header + whole[-12:]):
+        (tmp_path / "b.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"b\.png cannot be read"):
+            read_image(tmp_path / "b.png") if bands == 3 else read_labels(tmp_path / "b.png", id_card)
