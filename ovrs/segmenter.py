@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ovrs.heads import Head, build_head
 from ovrs.inference import (
     COMPILE,
     CudaGraphs,
+    FeatureCache,
     Plan,
     ScoreMap,
     ShortWeights,
@@ -64,6 +66,7 @@ class OpenVocabSegmenter(nn.Module):
         weight_copies: whether passes without gradients read copies of the weights in that type.
         compiled: what is compiled at inference, see :data:`ovrs.inference.COMPILE`.
         cuda_graphs: whether passes on a GPU are recorded and replayed at inference.
+        feature_cache: keeps what frozen towers say.
         size_divisibility: training images are padded to a multiple of this.
         default_classes: class strings of samples that bring neither classes nor a data set.
         default_dataset: the data set of such samples, where there are no ``default_classes``.
@@ -93,6 +96,7 @@ class OpenVocabSegmenter(nn.Module):
         weight_copies: bool = True,
         compiled: str = "none",
         cuda_graphs: bool = False,
+        feature_cache: FeatureCache | None = None,
         size_divisibility: int = 32,
         default_classes: Sequence[str] = (),
         default_dataset: str = "",
@@ -120,7 +124,7 @@ class OpenVocabSegmenter(nn.Module):
             compile_for_inference(block for tower in towers.values() for block in tower.equal_blocks())
         if compiled == "all":
             compile_for_inference([head])
-        self.cuda_graphs = cuda_graphs
+        self.cuda_graphs, self.feature_cache = cuda_graphs, feature_cache
         self._embedding: CudaGraphs[Features] = CudaGraphs(copied)
         self._classifying: CudaGraphs[Tensor] = CudaGraphs(Tensor.clone)
         parts = [(name, tower, tower.image_parameters(), self.tower_dtype) for name, tower in towers.items()]
@@ -163,6 +167,7 @@ class OpenVocabSegmenter(nn.Module):
             "weight_copies": cfg.MODEL.PRECISION.WEIGHT_COPIES,
             "compiled": cfg.TEST.COMPILE,
             "cuda_graphs": cfg.TEST.CUDA_GRAPHS,
+            "feature_cache": FeatureCache.of(cfg),
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
             "default_classes": cfg.VOCABULARY.CLASSES,
             "default_dataset": next(
@@ -227,7 +232,7 @@ class OpenVocabSegmenter(nn.Module):
 
     def embed(self, images: Tensor) -> Features:
         """Return what the head asks of every tower, for normalised [B, 3, H, W] images."""
-        if self._replays:
+        if self._replays and not self.feature_cache:
             return self._embedding(parameter_state(self.parameters()), [images], lambda given: self._embed(*given))
         return self._embed(images)
 
@@ -350,9 +355,11 @@ class OpenVocabSegmenter(nn.Module):
         side = tower.spec.input_size
         if side and tuple(images.shape[-2:]) != (side, side):  # squashed, the proportions regardless
             images = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
-        trains = torch.is_grad_enabled() and any_trains(tower.image_parameters())
-        with torch.set_grad_enabled(trains), self._short_weights(name):
-            return tower(images, request).float()
+        trainable = any_trains(tower.image_parameters())
+        cached = self.feature_cache and not trainable and self.feature_cache.takes(request)
+        ask = partial(self.feature_cache, tower) if cached else tower
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trainable), self._short_weights(name):
+            return ask(images, request).float()
 
     def _autocast(self, dtype: torch.dtype) -> contextlib.AbstractContextManager:
         if dtype == torch.float32:

@@ -20,6 +20,10 @@ Examples:
     python tools/benchmark.py --config-file configs/demo/gsnet.yaml --precision fp32 bf16:plain bf16 bf16:compiled \
         bf16:graphs
 
+    # what scoring a map of 4000 x 4000 pixels and 20 classes costs beside predicting it
+    python tools/benchmark.py --config-file configs/Base-OVRS.yaml --classes 20 --images 1 --size 4000 4000 \
+        --precision fp32
+
     # the published models at full size in every way to run, and training steps: for a GPU
     python tools/benchmark.py --table
 

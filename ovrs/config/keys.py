@@ -91,6 +91,12 @@ def _add_model(cfg: CfgNode) -> None:
     # The digits are the same.
     model.PRECISION.WEIGHT_COPIES = True  # of "bf16" and "fp16"
 
+    # What frozen towers say about views is kept on disk, and read instead of computed where a view comes again: in
+    # every evaluation, and in training with INPUT.FIXED_VIEWS. The digits are the same.
+    model.FEATURE_CACHE = CfgNode()
+    model.FEATURE_CACHE.DIR = ""  # a folder, which several runs may share; "" for none
+    model.FEATURE_CACHE.LIMIT_GB = 100.0  # above it, what was not used for the longest time is removed
+
     model.SEM_SEG_HEAD.NAME = "GSNetHead"  # an entry of SEM_SEG_HEADS_REGISTRY
     model.SEM_SEG_HEAD.CLASS_CHUNK = 0  # classes per pass of the decoder at inference; 0 chooses by memory
 
@@ -148,6 +154,7 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.RANDOM_FLIP = "horizontal"  # or "none", "vertical"
     cfg.INPUT.RANDOM_FLIP_VERTICAL = False  # vertical flips on top of horizontal ones
     cfg.INPUT.RANDOM_ROTATE90 = False  # quarter turns, all four equally likely
+    cfg.INPUT.FIXED_VIEWS = 0  # so many augmentations of each image, one per epoch in turn; 0 draws anew every time
     cfg.INPUT.PAD_TO = 384  # training images are padded (right, bottom) to this side ...
     cfg.INPUT.PAD_VALUE = [128, 128, 128]  # ... with this colour, RGB on 0..255
     cfg.INPUT.SIZE_DIVISIBILITY = 32  # inside the model, whole-image inference pads to a multiple of this

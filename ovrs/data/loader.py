@@ -21,7 +21,7 @@ from ovrs.config import ConfigError
 from ovrs.data.catalog import resolve_datasets
 from ovrs.data.inspection import require_labelled
 from ovrs.data.mapper import SegmentationMapper
-from ovrs.data.order import SAMPLE_STREAM, TrainingOrder, numbered_generator
+from ovrs.data.order import SAMPLE_STREAM, VIEW_STREAM, TrainingOrder, numbered_generator
 from ovrs.data.pairing import Record
 from ovrs.data.reading import read_size
 from ovrs.data.work import usable_cores
@@ -70,6 +70,9 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
     if total < world_size or total % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH is {total}; it must be a multiple of the {world_size} processes.")
 
+    if cfg.INPUT.FIXED_VIEWS < 0:
+        raise ConfigError(f"INPUT.FIXED_VIEWS must be 0 (new ones every time) or more, got {cfg.INPUT.FIXED_VIEWS}.")
+
     names = resolve_datasets(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT)
     fraction = cfg.DATASETS.TRAIN_FRACTION
     sets = [draw_fraction(DatasetCatalog.get(name), fraction) for name in names]
@@ -96,7 +99,8 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, seed: int | None 
         is_wide=_Orientations(stored) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
     )
     mapper = SegmentationMapper(cfg, True, dataset_names=names)
-    return _build(cfg, _TrainingSamples(stored, mapper, seed), batch_sampler=batches)
+    samples = _TrainingSamples(stored, mapper, seed, len(order), cfg.INPUT.FIXED_VIEWS)
+    return _build(cfg, samples, batch_sampler=batches)
 
 
 def draw_fraction(records: Sequence[Record], fraction: float) -> list[Record]:
@@ -209,12 +213,18 @@ class _Orientations:
 
 
 class _TrainingSamples(Dataset):
-    def __init__(self, records: DatasetFromList, mapper: Callable[..., Sample], seed: int) -> None:
+    def __init__(
+        self, records: DatasetFromList, mapper: Callable[..., Sample], seed: int, epoch: int, fixed_views: int
+    ) -> None:
         self._records, self._mapper, self._seed = records, mapper, seed
+        self._epoch, self._fixed_views = epoch, fixed_views
 
     def __getitem__(self, place: tuple[int, int]) -> Sample:
         position, index = place
-        return self._mapper(self._records[index], numbered_generator(self._seed, SAMPLE_STREAM, position))
+        stream = (SAMPLE_STREAM, position)
+        if self._fixed_views:
+            stream = (VIEW_STREAM, index, position // self._epoch % self._fixed_views)
+        return self._mapper(self._records[index], numbered_generator(self._seed, *stream))
 
 
 class _TestSamples(Dataset):

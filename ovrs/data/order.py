@@ -10,7 +10,7 @@ import numpy as np
 from ovrs.config import ConfigError
 
 # Independent streams of random numbers from one seed.
-ORDER_STREAM, SAMPLE_STREAM, SET_STREAM = 0, 1, 2
+ORDER_STREAM, SAMPLE_STREAM, SET_STREAM, VIEW_STREAM = 0, 1, 2, 3
 
 
 def numbered_generator(seed: int, *numbers: int) -> np.random.Generator:

@@ -26,6 +26,7 @@ CONFIG_NAME, LOG_NAME, METRICS_NAME = "config.yaml", "log.txt", "metrics.json"
 LOGGERS = ("fvcore", "detectron2", "ovrs")
 # What a run may change on the way and still be the same run, iteration by iteration.
 _FREE = ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE", "MODEL.WEIGHTS")
+_FREE += ("MODEL.FEATURE_CACHE",)
 _FREE += ("DATALOADER.NUM_WORKERS", "DATALOADER.PREFETCH_FACTOR", "DATASETS.ROOT", "DATASETS.VAL")
 _FREE_IN_TRAINING = (
     *_FREE,

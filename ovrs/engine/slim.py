@@ -7,7 +7,6 @@ and refuses others than those that the run had.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ovrs.backbones import build_tower
 from ovrs.config import get_cfg
 from ovrs.errors import WeightsError
 from ovrs.zoo.identify import FROZEN
-from ovrs.zoo.state_dict import read_checkpoint, read_state_dict
+from ovrs.zoo.state_dict import digest, read_checkpoint, read_state_dict
 
 
 def frozen_names(model: nn.Module, towers: Iterable[str], cfg: CfgNode) -> dict[str, list[str]]:
@@ -88,16 +87,6 @@ def completed(state: Mapping[str, Tensor], frozen: Mapping[str, Any], source: st
             )
         whole |= missing
     return whole
-
-
-def digest(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of tensors: names, types, shapes and bits."""
-    found = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def _tower_state(name: str, config: Mapping[str, Any]) -> dict[str, Tensor]:

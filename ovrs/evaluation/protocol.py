@@ -30,7 +30,7 @@ VERSIONED_MODULES = ("ovrs", "detectron2", "torch", "open_clip", "timm", "numpy"
 RUN_ONLY = ("SOLVER", "DATALOADER", "OUTPUT_DIR", "VERSION", "VIS_PERIOD")
 # What is written down for people, but does not tell results of one set apart: where things lie, other sets, the speed.
 NOT_IN_KEY = ("DATASETS", "SEED", "MODEL.DEVICE", "MODEL.WEIGHTS", "TEST.AVERAGE", "TEST.EVAL_PERIOD", "TEST.OUTPUT")
-NOT_IN_KEY += ("MODEL.PRECISION.WEIGHT_COPIES", "TEST.CUDA_GRAPHS")
+NOT_IN_KEY += ("MODEL.FEATURE_CACHE", "MODEL.PRECISION.WEIGHT_COPIES", "TEST.CUDA_GRAPHS")
 
 
 def describe_protocol(cfg: CfgNode, dataset_name: str, vocabulary: Vocabulary, weights_sha256: str | None) -> dict:

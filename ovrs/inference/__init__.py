@@ -10,6 +10,7 @@ from ovrs.inference.compilation import (
 )
 from ovrs.inference.copies import ShortWeights
 from ovrs.inference.device import apply_precision, resolve_device
+from ovrs.inference.feature_cache import FeatureCache
 from ovrs.inference.sliding import SlidingWindow
 from ovrs.inference.views import Plan, ScoreMap
 from ovrs.inference.whole import WholeImage
@@ -17,6 +18,7 @@ from ovrs.inference.whole import WholeImage
 __all__ = [
     "COMPILE",
     "CudaGraphs",
+    "FeatureCache",
     "Plan",
     "ScoreMap",
     "ShortWeights",

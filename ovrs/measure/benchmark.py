@@ -25,6 +25,7 @@ from ovrs.config import ConfigError
 from ovrs.engine.checkpoint import load_weights
 from ovrs.engine.setup import build_model
 from ovrs.errors import choose
+from ovrs.evaluation import ConfusionMatrix
 from ovrs.inference import apply_precision, resolve_device
 from ovrs.measure.analysis import analyze
 from ovrs.measure.stages import REST, STAGES, TEXT, around_stages, example_records, use_stand_ins
@@ -60,6 +61,7 @@ class Measurement:
         launches: kernels and copies on a GPU, operations of PyTorch on a CPU, per pass over all images, text cached.
         peak_share: multiply-accumulates of a pass by time, as a share of those of a large matrix product of this
             precision on this device, measured in the same run.
+        scoring_seconds: of comparing the label maps of a pass with labels that lie in the host's memory.
     """
 
     precision: str
@@ -70,6 +72,7 @@ class Measurement:
     agreement: float
     launches: int
     peak_share: float
+    scoring_seconds: float
 
     @property
     def seconds_per_image(self) -> float:
@@ -134,6 +137,7 @@ def measure(
 
     timings: list[list[dict[str, float]]] = [[] for _ in models]
     totals: list[list[float]] = [[] for _ in models]
+    scoring: list[list[float]] = [[] for _ in models]
     labels: list[list[Tensor]] = [[] for _ in models]
     for _ in range(repeats):
         for index, (config, model) in enumerate(zip(configs, models, strict=True)):
@@ -141,6 +145,7 @@ def measure(
             seconds, labels[index] = _timed_pass(model, records, batch)
             timings[index].append(seconds)
             totals[index].append(_total(model, records, batch, seconds))
+            scoring[index].append(_scoring_seconds(labels[index], classes))
     return [
         Measurement(
             precision=precision,
@@ -151,6 +156,7 @@ def measure(
             agreement=_agreement(labels[0], labels[index]),
             launches=launches[index],
             peak_share=work / statistics.median(totals[index]) / peaks_of_device[index],
+            scoring_seconds=statistics.median(scoring[index]),
         )
         for index, precision in enumerate(precisions)
     ]
@@ -169,12 +175,23 @@ def table(measurements: Sequence[Measurement]) -> str:
             f"{m.peak_memory / first.peak_memory:.2f}",
             f"{100 * m.peak_share:.1f}",
             f"{m.launches:,}",
+            f"{100 * m.scoring_seconds / m.pass_seconds:.2f}",
             *(f"{100 * share:.1f}" for share in m.shares().values()),
             f"{100 * m.agreement:.2f}",
         ]
         for m in measurements
     ]
-    headers = ["precision", "s/image", "images/s", "ratio", "peak MiB", "ratio", "of peak %", "launches"]
+    headers = [
+        "precision",
+        "s/image",
+        "images/s",
+        "ratio",
+        "peak MiB",
+        "ratio",
+        "of peak %",
+        "launches",
+        "scoring: % of a pass",
+    ]
     headers += [f"{stage} %" for stage in STAGES]
     headers.append("same labels %")
     return tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * (len(headers) - 1)))
@@ -220,7 +237,7 @@ def _timed_pass(
         results = [result for i in range(0, len(records), batch) for result in model(records[i : i + batch])]
     total = _now(model.device) - start
     seconds[REST] = total - sum(seconds.values())
-    return {stage: seconds[stage] for stage in STAGES}, [result["labels"].cpu() for result in results]
+    return {stage: seconds[stage] for stage in STAGES}, [result["labels"] for result in results]
 
 
 @torch.inference_mode()
@@ -234,6 +251,16 @@ def _total(
     for first in range(0, len(records), batch):
         model(records[first : first + batch])
     return _now(model.device) - start
+
+
+def _scoring_seconds(maps: Sequence[Tensor], classes: int) -> float:
+    """Return the seconds that evaluation takes for predicted maps beside drawn labels."""
+    truths = [torch.randint(classes, found.shape) for found in maps]
+    matrix = ConfusionMatrix(classes + 1)  # a model with a threshold has one label more
+    start = _now(maps[0].device)
+    for truth, found in zip(truths, maps, strict=True):
+        matrix.update(truth, found)
+    return _now(maps[0].device) - start
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ import pickle
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +211,13 @@ def load_strictly(
     if surplus:
         logger.warning("%s: %d tensors are not used, for example %s", source, len(surplus), surplus[:_SHOWN])
     module.load_state_dict({name: state[name] for name in own})
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors: names, types, shapes and bits."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -61,6 +61,21 @@ def test_an_image_is_augmented_differently_every_time(cfg):
     assert all(len(set(digests)) > 4 for digests in seen.values())
 
 
+@pytest.mark.parametrize("views", [1, 3])
+def test_fixed_views_come_again_every_so_many_epochs(cfg, views):
+    augmented(cfg).INPUT.FIXED_VIEWS = views
+    seen = {}
+    for batch in take(build_train_loader(cfg), 28):  # eight epochs
+        for stem, digest, _ in batch:
+            seen.setdefault(stem, []).append(digest)
+    assert all(digests[views:] == digests[:-views] for digests in seen.values())
+    assert all(len(set(digests)) <= views for digests in seen.values())
+    assert any(len(set(digests)) == views for digests in seen.values())
+    cfg.INPUT.FIXED_VIEWS = -1
+    with pytest.raises(ConfigError, match=r"INPUT\.FIXED_VIEWS must be 0 .*, got -1"):
+        build_train_loader(cfg)
+
+
 def test_the_seed_decides_the_order(cfg):
     def order(seed, argument=None):
         cfg.SEED = seed

@@ -29,6 +29,7 @@ def test_precisions_are_measured_side_by_side(tiny_cfg):
         without_text = sum(measurement.stage_seconds.values()) - measurement.stage_seconds[TEXT]
         assert measurement.seconds_per_image == pytest.approx(without_text / 3)
         assert measurement.images_per_second == pytest.approx(1 / measurement.seconds_per_image)
+        assert 0 < measurement.scoring_seconds < measurement.pass_seconds
     ratio = second.images_per_second / first.images_per_second
     row = table([first, second]).splitlines()[-1].split()
     assert row[:5] == [
