@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Measured:
 
     result: Result
     label: str = ""
-    seen: Mapping[str, bool] | None = field(default=None)
+    seen: Mapping[str, bool] | None = None
 
     @classmethod
     def of(cls, result: Result) -> Measured:

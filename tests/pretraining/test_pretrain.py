@@ -197,8 +197,15 @@ def test_command_explains_its_keys_and_asks_for_images(ovrs):
     assert "no images given" in ovrs("pretrain")
 
 
-def test_two_processes_train_together(drawn, tmp_path, ovrs):
-    folder = tmp_path / "two"
-    ovrs("pretrain", drawn, "--output", folder, "--num-gpus", 2, *words_of({"EPOCHS": 1}))
-    assert (folder / "prior.safetensors").is_file()
-    assert len(read_checkpoint(folder / "model_final.pth")["student"]) > 10
+def test_two_processes_take_the_steps_of_one(drawn, tiny_recipe, tmp_path, ovrs):
+    changes = {"EPOCHS": 1, "DROP_PATH": 0, "FREEZE_LAST_LAYER_EPOCHS": 0, "LR": 0.1, "LR_WARMUP_EPOCHS": 0}
+    start = Pretrainer(tiny_recipe(**changes), find_images(drawn), tmp_path / "one")
+    name = "backbone.patch_embed.proj.weight"
+    before = start.student.state_dict()[name].clone()
+    start.train()
+    ovrs("pretrain", drawn, "--output", tmp_path / "two", "--num-gpus", 2, *words_of(changes))
+    assert (tmp_path / "two/prior.safetensors").is_file()
+    one, two = (read_checkpoint(tmp_path / folder / "model_final.pth") for folder in ("one", "two"))
+    torch.testing.assert_close(two["centre"], one["centre"], rtol=1e-3, atol=1e-5)
+    moved = (one["student"][name] - before).abs().mean()
+    assert (two["student"][name] - one["student"][name]).abs().mean() < 0.05 * moved
