@@ -1,4 +1,4 @@
-"""README.md and CONTRIBUTING.md say what is there."""
+"""README.md, CONTRIBUTING.md and the pages of docs/ say what is there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ovrs.data import SegmentationMapper, load_card, resolve_datasets
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")}
+PAGES = sorted(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))
+DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", *PAGES)}
 
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 CODE = re.compile(r"```\w*\n(.*?)```|`([^`\n]+)`", re.DOTALL)
@@ -43,7 +44,10 @@ def mentioned(pattern: re.Pattern[str]) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize(("document", "path"), mentioned(PATH))
+# A page's bare names are of files that its readers bring, or that runs leave.
+@pytest.mark.parametrize(
+    ("document", "path"), [(name, path) for name, path in mentioned(PATH) if "/" in path or name not in PAGES]
+)
 def test_path_in_a_document_exists(document, path):
     assert (ROOT / path).exists(), f"{document} mentions {path}"
 
@@ -52,7 +56,12 @@ def test_path_in_a_document_exists(document, path):
     ("document", "target"), sorted((name, target) for name, text in DOCUMENTS.items() for target in LINK.findall(text))
 )
 def test_link_in_a_document_leads_somewhere(document, target):
-    assert (ROOT / target).exists(), f"{document} links to {target}"
+    assert (ROOT / document).parent.joinpath(target).exists(), f"{document} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_linked_from_the_readme(page):
+    assert page in LINK.findall(README)
 
 
 @pytest.mark.parametrize(("document", "key"), mentioned(KEY))

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md promises, done from outside the package: a head, a data set, backbones."""
+"""What CONTRIBUTING.md and docs/ promise, done from outside the package: a head, a data set, backbones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ovrs.data import SegmentationMapper, resolve_datasets
 from ovrs.engine import Trainer, build_model
 from ovrs.structures import TowerFeatures, TowerSpec
 
-CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+GUIDES = [Path(__file__).parents[1] / name for name in ("CONTRIBUTING.md", "docs/adding_a_head.md")]
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +71,9 @@ def segment(model: nn.Module, classes: list[str]) -> torch.Tensor:
 
 
 def blocks_of_guide(language: str) -> list[str]:
-    """Return the examples of CONTRIBUTING.md in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+    """Return the examples of the guides in a language."""
+    text = "\n".join(guide.read_text(encoding="utf-8") for guide in GUIDES)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 # ---------------------------------------------------------------------- a head
@@ -80,7 +81,7 @@ def blocks_of_guide(language: str) -> list[str]:
 
 @pytest.fixture
 def from_guide(tmp_path):
-    """Import a class of CONTRIBUTING.md from a module outside the package."""
+    """Import a class of the guides from a module outside the package."""
 
     def from_guide(name: str) -> type:
         (code,) = [block for block in blocks_of_guide("python") if f"class {name}(" in block]
@@ -96,7 +97,7 @@ def from_guide(tmp_path):
 
 @pytest.fixture
 def cosine(tmp_path, configure):
-    """Configure the head of CONTRIBUTING.md: its file outside the package and the YAML beside it, word for word."""
+    """Configure the head of the guide: its file outside the package and the YAML beside it, word for word."""
     (code,) = [block for block in blocks_of_guide("python") if "class CosineHead(" in block]
     (recipe,) = [block for block in blocks_of_guide("yaml") if "CosineHead" in block]
     (tmp_path / "contributed.py").write_text(code, encoding="utf-8")
