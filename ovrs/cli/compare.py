@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_palette(parser)
     parser.add_argument("--dataset", default="", help="instead of images: registered name, or CARD.yaml:split")
     parser.add_argument("--limit", type=int, default=4, help="images of the data set; 0 for all (default: %(default)s)")
-    parser.add_argument("--side", type=int, default=256, help="pixels of every picture's longer side")
+    parser.add_argument("--width", type=int, default=256, help="of every picture in pixels (default: %(default)s)")
     parser.add_argument("--out", "--output", default="output/models.png", help="the sheet (default: %(default)s)")
 
 
@@ -55,6 +55,6 @@ def run(args: argparse.Namespace) -> None:
         recipe = model in shipped_configs() or model.endswith(".yaml")
         models[title] = load_config(model) if recipe else pretrained_config(model)
     picture = compare_models(
-        models, args.images, classes, dataset=args.dataset, limit=args.limit, colours=colours, side=args.side
+        models, args.images, classes, dataset=args.dataset, limit=args.limit, colours=colours, width=args.width
     )
     print(save_image(args.out, picture))

@@ -24,7 +24,7 @@ def compare_models(
     dataset: str = "",
     limit: int = 4,
     colours: Mapping[str, str] | None = None,
-    side: int = 256,
+    width: int = 256,
 ) -> Picture:
     """Draw what several models make of the same images; one model is in memory at a time.
 
@@ -35,7 +35,7 @@ def compare_models(
         classes: class strings for ``images``.
         limit: images of the data set, from the first; 0 for all.
         colours: {class: "#rrggbb"} of some classes of ``images``.
-        side: of the square that every picture is fitted into, in pixels.
+        width: of every picture in pixels.
 
     Returns:
         [h, w, 3] uint8 RGB.
@@ -66,7 +66,7 @@ def compare_models(
         names, palette = [*metadata.stuff_classes, OTHER], [*metadata.stuff_colors, (255, 255, 255)]
     else:
         palette = class_colours(names, colours)
-    return models_sheet(rows, names, palette, side)
+    return models_sheet(rows, names, palette, width)
 
 
 def _merged(rows: Sequence[Compared], found: Sequence[Compared]) -> list[Compared]:

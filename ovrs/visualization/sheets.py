@@ -147,7 +147,7 @@ def comparison_sheet(
 
 
 def models_sheet(
-    compared: Sequence[Compared], names: Sequence[str], palette: ArrayLike, side: int = 256, ignore: int = 255
+    compared: Sequence[Compared], names: Sequence[str], palette: ArrayLike, width: int = 256, ignore: int = 255
 ) -> Picture:
     """Draw images below each other, each with its truth and what every model made of it, under one legend.
 
@@ -155,7 +155,7 @@ def models_sheet(
         compared: the images, with the same models.
         names: one per class.
         palette: [T, 3] RGB in 0..255.
-        side: of the square that every picture is fitted into, in pixels.
+        width: of every picture in pixels, so that columns are straight.
         ignore: label of pixels that do not count.
 
     Returns:
@@ -165,7 +165,7 @@ def models_sheet(
         ValueError: sizes differ, or a label has no name or colour.
     """
     rows = [
-        Row([(caption, fitted(panel, side)) for caption, panel in row.panels], row.title)
+        Row([(caption, _of_width(panel, width)) for caption, panel in row.panels], row.title)
         for row in (_compared_row(each, palette, ignore) for each in compared)
     ]
     present = _present(compared, ignore)
@@ -179,6 +179,11 @@ def fitted(picture: Picture, side: int) -> Picture:
     scale = side / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _of_width(picture: Picture, width: int) -> Picture:
+    longer = max(picture.shape[:2])
+    return fitted(picture, round(width * longer / picture.shape[1]))
 
 
 def _compared_row(compared: Compared, palette: ArrayLike, ignore: int) -> Row:

@@ -67,7 +67,7 @@ def test_image_is_needed(ovrs, trained_once):
 
 def test_models_are_compared_on_images(ovrs, trained_once, image, tmp_path):
     sheet = tmp_path / "sheets" / "both.png"
-    words = ("--models", f"first={trained_once}", f"second={trained_once}", *CLASSES, "--side", 64, "--out", sheet)
+    words = ("--models", f"first={trained_once}", f"second={trained_once}", *CLASSES, "--width", 64, "--out", sheet)
     assert str(sheet) in ovrs("compare", image, image, *words)
     drawn = np.asarray(Image.open(sheet))
     panels = [drawn[31:95, 8 + column * 72 : 72 + column * 72] for column in range(3)]
@@ -79,7 +79,7 @@ def test_models_are_compared_on_images(ovrs, trained_once, image, tmp_path):
 def test_truth_of_a_data_set_stands_beside_the_image(ovrs, trained_once, scenes, tmp_path):
     other = shutil.copytree(trained_once, tmp_path / "another run")
     dataset = f"{scenes / 'scenes.yaml'}:val"
-    words = ("--models", trained_once, other, "--limit", 2, "--side", 64)
+    words = ("--models", trained_once, other, "--limit", 2, "--width", 64)
     ovrs("compare", "--dataset", dataset, *words, "--out", tmp_path / "with.png")
     width, height = Image.open(tmp_path / "with.png").size
     assert width >= 4 * 72 + 8

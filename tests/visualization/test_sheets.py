@@ -41,7 +41,7 @@ def compared(seed: int, truth: bool = True, **labels: int) -> vis.Compared:
 
 def test_models_stand_side_by_side_under_one_legend():
     rows = [compared(0, one=0, two=2), compared(1, truth=False, one=2, two=0)]
-    sheet = vis.models_sheet(rows, NAMES, COLOURS, side=60)
+    sheet = vis.models_sheet(rows, NAMES, COLOURS, width=60)
     for row in rows:
         assert contains(sheet, row.image)
         for labels in row.predictions.values():
@@ -58,3 +58,10 @@ def test_map_of_another_size_is_named():
             NAMES,
             COLOURS,
         )
+
+
+def test_columns_are_straight_whatever_the_form_of_the_images():
+    labels = {name: np.zeros((80, 40), np.uint8) for name in ("one", "two")}
+    tall = vis.Compared("tall", panel(5, 80, 40), None, labels)
+    wide = compared(0, truth=False, one=0, two=2)
+    assert vis.models_sheet([wide, tall], NAMES, COLOURS, width=60).shape[1] == 3 * 68 + 8
