@@ -4,7 +4,7 @@ from ovrs.visualization.fonts import draw_text, plot_families
 from ovrs.visualization.heat import Scale, heat, heat_overlay, matrix, principal_colours
 from ovrs.visualization.palettes import IGNORED_COLOUR, class_colours, palette, tell_apart
 from ovrs.visualization.pictures import Picture, colourise, legend, overlay, save_image
-from ovrs.visualization.qgis import write_qml
+from ovrs.visualization.qgis import read_qml, write_qml
 from ovrs.visualization.sheets import (
     SHEET_ALPHA,
     Compared,
@@ -36,6 +36,7 @@ __all__ = [
     "palette",
     "plot_families",
     "principal_colours",
+    "read_qml",
     "save_image",
     "sheet",
     "tell_apart",

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from ovrs.errors import DataError
 from ovrs.files import replacing
 
 _DOCTYPE = b"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
@@ -34,3 +35,19 @@ def write_qml(path: Path, names: Sequence[str], colours: np.ndarray) -> None:
     ElementTree.indent(root)
     with replacing(path) as temporary:
         temporary.write_bytes(_DOCTYPE + ElementTree.tostring(root, encoding="utf-8"))
+
+
+def read_qml(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the names and colours [T, 3] of a style that :func:`write_qml` wrote, in the order of the values.
+
+    Raises:
+        DataError: no such file, or another kind of style.
+    """
+    try:
+        entries = ElementTree.parse(path).getroot().findall("./pipe/rasterrenderer[@type='paletted']/colorPalette/*")
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"the style {path} cannot be read ({error}); make the map again.") from None
+    if [entry.get("value") for entry in entries] != [str(value) for value in range(len(entries))] or not entries:
+        raise DataError(f"the style {path} does not give a colour to each of the values 0, 1, 2, ...")
+    colours = [list(bytes.fromhex(entry.get("color", "")[1:])) for entry in entries]
+    return tuple(entry.get("label", "") for entry in entries), np.array(colours, np.uint8)
