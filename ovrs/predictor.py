@@ -21,12 +21,14 @@ from ovrs.data import resolve_datasets
 from ovrs.data.augmentation import SizeRule
 from ovrs.data.rasters import read_orientation, turned_back
 from ovrs.data.reading import read_image
-from ovrs.engine import CheckpointStore, build_model, load_configured
+from ovrs.engine import CheckpointStore, Ensemble, build_model, load_configured
 from ovrs.errors import ConfigError, DataError, WeightsError
 from ovrs.inference import resolve_device
 from ovrs.inference.results import EncodedImages, Segmentation
 from ovrs.raster import LocalExecutor, RasterOptions, map_rasters
-from ovrs.raster.segmenter_windows import SegmenterWindows
+from ovrs.raster.joint_windows import JointWindows
+from ovrs.raster.model import WindowModel
+from ovrs.raster.segmenter_windows import SegmenterWindows, window_side
 from ovrs.scores import ScoreRule
 from ovrs.structures import Sample
 from ovrs.vocabulary import Vocabulary
@@ -149,9 +151,7 @@ class Predictor:
             raise DataError(outcomes[0]["error"])
         return outcomes[0] if single else outcomes
 
-    def window_model(
-        self, classes: Sequence[str], threshold: float | None = None, batch_size: int = 0
-    ) -> SegmenterWindows:
+    def window_model(self, classes: Sequence[str], threshold: float | None = None, batch_size: int = 0) -> WindowModel:
         """Return this model with a vocabulary, as the raster engine wants it.
 
         Args:
@@ -163,18 +163,23 @@ class Predictor:
             ConfigError: ``TEST.REFINE`` is one that does not work on windows.
         """
         vocabulary, rule, names = self._question(classes, threshold)
-        window, tower = self.cfg.TEST.SLIDING_WINDOW, self.model.vlm.spec
         identity = {
-            "model": self.cfg.MODEL.SEM_SEG_HEAD.NAME,
+            "model": "Ensemble" if isinstance(self.model, Ensemble) else self.cfg.MODEL.SEM_SEG_HEAD.NAME,
             "weights": Path(self.cfg.MODEL.WEIGHTS).name,
             "weights_sha256": self.weights_sha256,
             "words": json.dumps(vocabulary.synonyms, ensure_ascii=False),
-            "configuration_sha256": _digest(self.cfg),
+            "configuration_sha256": " ".join(map(_digest, (self.cfg, *getattr(self.model, "configurations", ())))),
             "refine": self.cfg.TEST.REFINE,
             "device": self.model.device.type,
         }
-        kernel = window.KERNEL if window.ENABLED else tower.input_size or max(self.cfg.INPUT.CROP.SIZE)
-        return SegmenterWindows(self.model, vocabulary, rule, names, kernel, identity, batch_size)
+        if not isinstance(self.model, Ensemble):
+            side = window_side(self.cfg, self.model)
+            return SegmenterWindows(self.model, vocabulary, rule, names, side, identity, batch_size)
+        members = []
+        for member, cfg in zip(self.model.members, self.model.configurations, strict=True):
+            own, side = Vocabulary(vocabulary.synonyms, member.templates), window_side(cfg, member)
+            members.append(SegmenterWindows(member, own, member.rule(own), names, side, identity, batch_size))
+        return JointWindows(members, self.model.shares, rule, names, identity)
 
     # ------------------------------------------------------------------ one image, many vocabularies
 
@@ -333,7 +338,7 @@ def trained_ground_size(cfg: CfgNode) -> float:
 
 def load_windows(
     number: int, cfg: CfgNode, classes: Sequence[str], threshold: float | None = None, batch_size: int = 0
-) -> SegmenterWindows:
+) -> WindowModel:
     """Build a model for the raster engine in a process of its own.
 
     Args:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from ovrs.backbones import Tower, build_towers
 from ovrs.backbones.base import any_trains
 from ovrs.caching import parameter_state
-from ovrs.errors import ConfigError, VocabularyError, choose
+from ovrs.errors import choose
 from ovrs.heads import Head, build_head
 from ovrs.inference import (
     COMPILE,
@@ -35,12 +33,13 @@ from ovrs.inference import (
     tensors_of,
     with_tensors,
 )
+from ovrs.inference.asking import Asking
 from ovrs.inference.refine import Refiner, build_refiner
 from ovrs.inference.results import EncodedImages, Features, Segmentation
 from ovrs.losses import build_loss
 from ovrs.scores import ScoreRule
 from ovrs.structures import IGNORE_LABEL, Sample, TextFeatures, TowerFeatures, TowerRequest
-from ovrs.vocabulary import TextBank, Vocabulary, words_of
+from ovrs.vocabulary import TextBank, Vocabulary
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -68,13 +67,8 @@ class OpenVocabSegmenter(nn.Module):
         cuda_graphs: whether passes on a GPU are recorded and replayed at inference.
         feature_cache: keeps what frozen towers say.
         size_divisibility: training images are padded to a multiple of this.
-        default_classes: class strings of samples that bring neither classes nor a data set.
-        default_dataset: the data set of such samples, where there are no ``default_classes``.
+        asking: classes of samples that bring none, and what weak pixels become.
         refiner: post-processor of scores.
-        threshold: pixels whose best probability is below it are ``background``; 0 for none.
-        thresholds: {data set: other threshold}.
-        background: the class that they get, by one of its words, or of several separated by ``|``; a vocabulary
-            without it gets one label more, after the last ("other").
         keep_scores: whether results hold ``sem_seg`` from the start.
     """
 
@@ -98,12 +92,8 @@ class OpenVocabSegmenter(nn.Module):
         cuda_graphs: bool = False,
         feature_cache: FeatureCache | None = None,
         size_divisibility: int = 32,
-        default_classes: Sequence[str] = (),
-        default_dataset: str = "",
+        asking: Asking | None = None,
         refiner: Refiner | None = None,
-        threshold: float = 0.0,
-        thresholds: Mapping[str, float] = {},
-        background: str = "",
         keep_scores: bool = False,
     ) -> None:
         super().__init__()
@@ -114,9 +104,7 @@ class OpenVocabSegmenter(nn.Module):
         self.requests = head.requests()
         self.text_bank, self.templates, self.plan = text_bank, tuple(templates), plan
         self.size_divisibility, self.keep_scores = size_divisibility, keep_scores
-        self.default_classes, self.default_dataset = tuple(default_classes), default_dataset
-        self.refiner = refiner
-        self.threshold, self.thresholds, self.background = threshold, dict(thresholds), background
+        self.asking, self.refiner = asking or Asking(), refiner
         self.tower_dtype = _DTYPES[choose("MODEL.PRECISION.TOWERS", tower_precision, tuple(_DTYPES))]
         self.head_dtype = _DTYPES[choose("MODEL.PRECISION.HEAD", head_precision, tuple(_DTYPES))]
         choose("TEST.COMPILE", compiled, COMPILE)
@@ -169,14 +157,8 @@ class OpenVocabSegmenter(nn.Module):
             "cuda_graphs": cfg.TEST.CUDA_GRAPHS,
             "feature_cache": FeatureCache.of(cfg),
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
-            "default_classes": cfg.VOCABULARY.CLASSES,
-            "default_dataset": next(
-                (sets[0] for sets in (cfg.DATASETS.TEST, cfg.DATASETS.TRAIN) if len(sets) == 1), ""
-            ),
+            "asking": Asking.of(cfg),
             "refiner": build_refiner(cfg, shapes),
-            "threshold": cfg.TEST.THRESHOLD,
-            "thresholds": _pairs(cfg.TEST.THRESHOLDS),
-            "background": cfg.TEST.BACKGROUND,
             "keep_scores": cfg.TEST.OUTPUT == "scores",
         }
 
@@ -203,11 +185,7 @@ class OpenVocabSegmenter(nn.Module):
         Raises:
             VocabularyError: a sample without classes, or with classes that cannot be used.
         """
-        groups: dict[tuple[tuple[str, ...], str | None], list[int]] = {}
-        for index, sample in enumerate(batched_inputs):
-            dataset = sample.get("dataset") if sample.get("dataset") in self.thresholds else None
-            groups.setdefault((self.class_strings(sample), dataset), []).append(index)
-
+        groups = self.asking.groups(batched_inputs)
         if self.training:
             # Each vocabulary's mean counts by its number of images.
             losses = [
@@ -324,12 +302,8 @@ class OpenVocabSegmenter(nn.Module):
             threshold: ``None`` takes the model's own for ``dataset``.
             dataset: registered name, where the images belong to a data set.
         """
-        rule = self.refiner.rule(self.head.rule) if self.refiner else self.head.rule
-        if threshold is None:
-            threshold = self.thresholds.get(dataset, self.threshold)
-        wanted = set(words_of(self.background)) if self.background else set()
-        below = next((index for index, words in enumerate(vocabulary.synonyms) if wanted.intersection(words)), None)
-        return replace(rule, threshold=threshold, below=below)
+        own = self.refiner.rule(self.head.rule) if self.refiner else self.head.rule
+        return self.asking.rule(own, vocabulary, threshold, dataset)
 
     # ------------------------------------------------------------------ parts
 
@@ -366,25 +340,6 @@ class OpenVocabSegmenter(nn.Module):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype)
 
-    def class_strings(self, sample: Sample) -> tuple[str, ...]:
-        """Return the classes of a sample: its own, its data set's, or the configured ones."""
-        classes = sample.get("vocabulary")
-        if isinstance(classes, str):
-            raise VocabularyError(f"a sample's 'vocabulary' must be a list of class strings, got {classes!r} alone.")
-        if classes is not None:
-            return tuple(classes)
-        name = sample.get("dataset")
-        if name is None and self.default_classes:
-            return self.default_classes
-        name = self.default_dataset if name is None else name
-        if name not in MetadataCatalog:
-            raise VocabularyError(
-                "a sample needs 'vocabulary' (class strings) or 'dataset' (a registered name), or the configuration "
-                f"VOCABULARY.CLASSES or a single test set; the sample's 'dataset' is {sample.get('dataset')!r}."
-            )
-        metadata = MetadataCatalog.get(name)
-        return tuple(metadata.get("class_strings") or metadata.stuff_classes)
-
 
 def build_plan(cfg: CfgNode) -> Plan:
     """Return how images become views under ``TEST``."""
@@ -392,17 +347,6 @@ def build_plan(cfg: CfgNode) -> Plan:
     if node.ENABLED:
         return SlidingWindow(node.CANVAS, node.KERNEL, node.OVERLAP, node.GLOBAL_VIEW, node.BATCH_SIZE, node.FIT)
     return WholeImage(cfg.INPUT.SIZE_DIVISIBILITY, cfg.TEST.CROP_PADDING, node.BATCH_SIZE)
-
-
-def _pairs(values: Sequence[Any]) -> dict[str, float]:
-    names, numbers = values[::2], values[1::2]
-    if (
-        len(names) != len(numbers)
-        or not all(isinstance(n, str) for n in names)
-        or any(isinstance(n, str) for n in numbers)
-    ):
-        raise ConfigError(f"TEST.THRESHOLDS must be [data set, number, data set, number, ...], got {list(values)}.")
-    return dict(zip(names, map(float, numbers), strict=True))
 
 
 def _channels(values: Sequence[float]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -246,7 +247,7 @@ def test_weak_pixels_get_the_background_class_or_one_label_more(tiny_cfg: CfgNod
     weak = plain["scores"] < threshold
     model = build_like(source, tiny_cfg, TEST__THRESHOLD=threshold)
     for background, label in (("", 3), ("no such class", 3), ("tree", 1)):
-        model.background = background
+        model.asking = replace(model.asking, background=background)
         labels = segment(model, record)[0]["labels"]
         assert (labels[weak] == label).all()
         assert torch.equal(labels[~weak], plain["labels"][~weak])

@@ -3,11 +3,15 @@
 
 Each model is scored with the words it was trained with and with every class renamed to words it has never
 seen. Inference is timed on the same images in the same process, in turns, and reported relative to the first model. An
-interrupted comparison goes on where it stopped.
+interrupted comparison goes on where it stopped: what is trained is not trained again.
+
+Heads that need no training are scored under the same protocol, on the towers as they are before training. Image towers
+start from random weights here, so these rows show what such a head costs, and chance.
 
 Examples:
     python tools/compare_heads.py
-    python tools/compare_heads.py --configs configs/demo/cat_seg.yaml configs/demo/dr_seg.yaml --output output/two
+    python tools/compare_heads.py --heads cat_seg pi_seg sclip --output output/three
+    python tools/compare_heads.py --heads gsnet my/config.yaml --opts SOLVER.MAX_ITER 2400
 """
 
 from __future__ import annotations
@@ -16,32 +20,58 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
 from ovrs import Predictor
+from ovrs.config import load_config
+from ovrs.data.reading import read_size
 from ovrs.demo import CLASSES, DemoScenes, report_of, train_on_scenes
-from ovrs.engine import readable_errors
+from ovrs.engine import evaluate, needs_checkpoint, readable_errors
 from ovrs.files import replacing
+from ovrs.measure.analysis import GIGA, analyze
 
-ROOT = Path(__file__).resolve().parent.parent
-HEADS = ("cat_seg", "gsnet", "rskt_seg", "dr_seg", "hg_rsovsseg")
+TRAINED = ("cat_seg", "gsnet", "rskt_seg", "dr_seg", "hg_rsovsseg", "pi_seg")
+FREE = ("sclip", "segearth_ov", "proxyclip")
 TIMED_IMAGES = 8
 ROUNDS = 3
+NOTE = (
+    "Image towers start from random weights. What is trained has learned from them; heads without training read them "
+    "as they are, so their scores are chance (or less, where one class wins everywhere) and say nothing of the methods."
+)
+
+
+class Entry(NamedTuple):
+    """One model of the comparison.
+
+    Attributes:
+        name: of its row.
+        predictor: the model.
+        figures: {data set: figures of the report}.
+        trained: whether it was trained.
+    """
+
+    name: str
+    predictor: Predictor
+    figures: dict[str, dict[str, float]]
+    trained: bool
 
 
 def main() -> None:
     """Train what is not trained yet, then measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--configs",
+        "--heads",
         nargs="+",
-        metavar="FILE",
-        default=[str(ROOT / f"configs/demo/{head}.yaml") for head in HEADS],
-        help="one per model (default: the demo configurations of all heads)",
+        metavar="NAME",
+        default=[*TRAINED, *FREE],
+        help="configurations of configs/demo, or YAML files (default: %(default)s)",
     )
     parser.add_argument("--output", default="output/demo", help="folder of everything (default: %(default)s)")
     parser.add_argument("--train-scenes", type=int, default=200, help="default: %(default)s")
@@ -53,35 +83,54 @@ def main() -> None:
     setup_logger(name="ovrs")
     with readable_errors():
         scenes = DemoScenes.written(Path(args.output, "scenes"), args.train_scenes, args.val_scenes)
-        runs = [
-            train_on_scenes(config, scenes, Path(args.output, Path(config).stem), args.opts) for config in args.configs
-        ]
-        print_comparison(runs, scenes, Path(args.output))
+        configs = [head if Path(head).suffix else f"demo/{head}" for head in args.heads]
+        for config in configs:  # a mistake in the last one shows now
+            load_config(config, args.opts)
+        entries = [entry_of(config, scenes, Path(args.output, Path(config).stem), args.opts) for config in configs]
+        print_comparison(entries, scenes, Path(args.output))
 
 
-def print_comparison(runs: list[Path], scenes: DemoScenes, output: Path) -> None:
-    """Print one row per run, and write the same as ``comparison.md`` and ``comparison.json``."""
-    models = {run.name: Predictor.from_files(run / "config.yaml", run / "model_final.pth") for run in runs}
+def entry_of(config: str, scenes: DemoScenes, run: Path, overrides: Sequence[str] = ()) -> Entry:
+    """Train and score a configuration in the folder ``run``; one that needs no training is scored only."""
+    data = ["DATASETS.TRAIN", "[]", "DATASETS.TEST", json.dumps([scenes.seen, scenes.renamed])]
+    cfg = load_config(config, [*data, *overrides])
+    trained = needs_checkpoint(cfg)
+    if trained:
+        train_on_scenes(config, scenes, run, overrides)
+        predictor = Predictor.from_files(run / "config.yaml", run / "model_final.pth")
+    else:
+        torch.manual_seed(max(cfg.SEED, 0))  # of the random towers
+        predictor = Predictor(cfg)
+        evaluate(cfg, predictor.model, run, None)
+    return Entry(run.name, predictor, {name: each["figures"] for name, each in report_of(run).items()}, trained)
+
+
+def print_comparison(entries: Sequence[Entry], scenes: DemoScenes, output: Path) -> None:
+    """Print one row per model, and write the same as ``comparison.md`` and ``comparison.json``."""
     seen, renamed = scenes.names()
-    seconds = inference_seconds(models, [record["file_name"] for record in DatasetCatalog.get(seen)])
+    images = [record["file_name"] for record in DatasetCatalog.get(seen)]
+    seconds = inference_seconds({entry.name: entry.predictor for entry in entries}, images)
     rows = []
-    for run in runs:
-        figures = {name: entry["figures"] for name, entry in report_of(run).items()}
-        head = models[run.name].model.head
+    for name, predictor, figures, trained in entries:
+        analysis = analyze(predictor.cfg, len(CLASSES), read_size(images[0]))
         rows.append(
             {
-                "model": run.name,
+                "model": name,
+                "trained": "yes" if trained else "no",
                 "mIoU, trained words": figures[seen]["mIoU"],
                 "mIoU, renamed": figures[renamed]["mIoU"],
                 "pixel accuracy, trained words": figures[seen]["aACC"],
-                "head, parameters": sum(parameter.numel() for parameter in head.parameters()),
-                "inference time, relative": seconds[run.name] / seconds[runs[0].name],
+                "head, parameters": analysis.parameters["head"].total,
+                "giga-MACs per scene": analysis.image_macs / GIGA,
+                "inference time, relative": seconds[name] / seconds[entries[0].name],
             }
         )
     chance = scenes.chance()
     rows.append({"model": "chance", "mIoU, trained words": chance, "mIoU, renamed": chance})
-    formats = ("", ".1f", ".1f", ".1f", "", ".2f")
+    formats = ("", "", ".1f", ".1f", ".1f", "", ".2f", ".2f")
     table = tabulate(rows, headers="keys", floatfmt=formats, intfmt=",", tablefmt="github")
+    if not all(entry.trained for entry in entries):
+        table += f"\n\n{NOTE}"
     for name, text in (("comparison.md", table + "\n"), ("comparison.json", json.dumps(rows, indent=1) + "\n")):
         with replacing(output / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

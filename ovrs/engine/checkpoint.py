@@ -61,7 +61,7 @@ def load_configured(model: nn.Module, cfg: CfgNode) -> str:
     """Fill the model from ``MODEL.WEIGHTS``, which a model that needs no training may leave empty.
 
     Returns:
-        The file's SHA-256, or ``UNTRAINED``.
+        The file's SHA-256, what an ensemble has in its place, or ``UNTRAINED``.
 
     Raises:
         ConfigError: there is no checkpoint, and the model needs one.
@@ -74,7 +74,7 @@ def load_configured(model: nn.Module, cfg: CfgNode) -> str:
             f"MODEL.WEIGHTS is empty, and {cfg.MODEL.SEM_SEG_HEAD.NAME} predicts nothing of use before it is "
             "trained: name a checkpoint, or a model that needs no training."
         )
-    return UNTRAINED
+    return getattr(model, "weights_sha256", UNTRAINED)
 
 
 class CheckpointStore:

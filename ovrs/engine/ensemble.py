@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 
 from ovrs.config import load_config
 from ovrs.data.augmentation import SizeRule
-from ovrs.engine.checkpoint import load_configured
+from ovrs.engine.checkpoint import UNTRAINED, load_configured
 from ovrs.errors import ConfigError
+from ovrs.inference.asking import Asking
 from ovrs.inference.views import ScoreMap
 from ovrs.scores import ScoreRule
 from ovrs.segmenter import EncodedImages, OpenVocabSegmenter, Segmentation
 from ovrs.structures import Sample
-from ovrs.vocabulary import Vocabulary, words_of
+from ovrs.vocabulary import Vocabulary
 
 
 @META_ARCH_REGISTRY.register()
@@ -28,36 +30,40 @@ class Ensemble(nn.Module):
     """Trained and training-free models with one vocabulary, for prediction and evaluation.
 
     Every member sees images at the size and through the windows of its own configuration, reads words through its own
-    templates, and gives probabilities at the size of the result; these are averaged there.
+    templates, refines scores by its own ``TEST.REFINE``, and gives the probabilities that its own head means, one per
+    class, at the size of the result; there they are averaged. The images of a call are given to it together. Thresholds
+    are the ensemble's alone: those of members, and their background classes, are not applied.
 
     Args:
         members: the models, filled.
-        sizes: how each resizes images.
+        configurations: of the members.
         shares: the weight of each; they sum to 1.
-        threshold: as ``TEST.THRESHOLD``; those of members are not applied.
-        background: as ``TEST.BACKGROUND``.
+        asking: the ensemble's own classes, thresholds and background.
+        keep_scores: whether results hold ``sem_seg`` from the start.
+        weights_sha256: what tells its checkpoints from others.
     """
 
     @configurable
     def __init__(
         self,
         members: Sequence[OpenVocabSegmenter],
-        sizes: Sequence[SizeRule],
+        configurations: Sequence[CfgNode],
         shares: Sequence[float],
-        threshold: float = 0.0,
-        background: str = "",
+        asking: Asking,
+        keep_scores: bool = False,
+        weights_sha256: str = UNTRAINED,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.sizes, self.shares = tuple(sizes), tuple(shares)
-        self.threshold, self.background = threshold, background
+        self.configurations, self.shares = tuple(configurations), tuple(shares)
+        self.asking, self.keep_scores, self.weights_sha256 = asking, keep_scores, weights_sha256
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Build the members that ``MODEL.ENSEMBLE`` lists.
 
         Raises:
-            ConfigError: no members, shares or checkpoints of another number, or images that come resized.
+            ConfigError: no members, shares or checkpoints of another number, or a key that only members use.
         """
         node = cfg.MODEL.ENSEMBLE
         count = len(node.CONFIGS)
@@ -68,27 +74,30 @@ class Ensemble(nn.Module):
                 "MODEL.ENSEMBLE needs CONFIGS, and as many SHARES (above 0) and CHECKPOINTS ('' for models that need "
                 f"no training), or none of these; found {count}, {len(node.SHARES)} and {len(node.CHECKPOINTS)}."
             )
-        if cfg.INPUT.MIN_SIZE_TEST:
-            raise ConfigError(
-                f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST}, but the members of an ensemble resize images "
-                "themselves: set it to 0."
-            )
-        members, sizes = [], []
+        for key, value, remedy in (
+            ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, "name the checkpoints of its members in MODEL.ENSEMBLE.CHECKPOINTS"),
+            ("TEST.REFINE", cfg.TEST.REFINE, "its members refine scores themselves: set it in their configurations"),
+            ("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, "its members resize images themselves: set it to 0"),
+        ):
+            if value:
+                raise ConfigError(f"{key} is {value!r}, which an ensemble does not use; {remedy}.")
+        members, configurations, sums = [], [], []
         for name, checkpoint in zip(node.CONFIGS, checkpoints, strict=True):
             own = load_config(name, ["MODEL.WEIGHTS", checkpoint, "MODEL.DEVICE", cfg.MODEL.DEVICE])
             if cls.__name__ == own.MODEL.META_ARCHITECTURE:
                 raise ConfigError(f"MODEL.ENSEMBLE.CONFIGS: {name} is an ensemble itself; list its members instead.")
             member = META_ARCH_REGISTRY.get(own.MODEL.META_ARCHITECTURE)(own).eval()
-            load_configured(member, own)
+            sums.append(load_configured(member, own))
             members.append(member)
-            sizes.append(SizeRule.of(own))
+            configurations.append(own)
         total = sum(shares)
         return {
             "members": members,
-            "sizes": sizes,
+            "configurations": configurations,
             "shares": [share / total for share in shares],
-            "threshold": cfg.TEST.THRESHOLD,
-            "background": cfg.TEST.BACKGROUND,
+            "asking": Asking.of(cfg),
+            "keep_scores": cfg.TEST.OUTPUT == "scores",
+            "weights_sha256": UNTRAINED if set(sums) == {UNTRAINED} else sha256(" ".join(sums).encode()).hexdigest(),
         }
 
     @property
@@ -109,42 +118,47 @@ class Ensemble(nn.Module):
         """Segment samples, see :meth:`ovrs.segmenter.OpenVocabSegmenter.forward`."""
         if self.training:
             raise ConfigError("an ensemble is not trained; train its members and name their checkpoints.")
-        results = []
-        for sample in batched_inputs:
-            vocabulary = self.vocabulary(self.members[0].class_strings(sample))
-            results += self.decode(self.encode([sample]), vocabulary)
+        results: list[Segmentation | None] = [None] * len(batched_inputs)
+        for (classes, dataset), indices in self.asking.groups(batched_inputs).items():
+            encoded, vocabulary = self.encode([batched_inputs[i] for i in indices]), self.vocabulary(classes)
+            rule = self.rule(vocabulary, dataset=dataset)
+            for index, found in zip(indices, self.decode(encoded, vocabulary, rule), strict=True):
+                results[index] = found
         return results
 
     def encode(self, samples: Sequence[Sample], *, keep: bool = False) -> list[EncodedImages]:
         """Encode images for :meth:`decode`; see :meth:`ovrs.segmenter.OpenVocabSegmenter.encode`."""
         return [
-            member.encode([_resized(sample, size) for sample in samples], keep=keep)
-            for member, size in zip(self.members, self.sizes, strict=True)
+            member.encode([_resized(sample, SizeRule.of(own)) for sample in samples], keep=keep)
+            for member, own in zip(self.members, self.configurations, strict=True)
         ]
 
     def decode(
         self, encoded: Sequence[EncodedImages], vocabulary: Vocabulary, rule: ScoreRule | None = None
     ) -> list[Segmentation]:
         """Segment encoded images into the classes of a vocabulary."""
-        rule = replace(rule or self.rule(vocabulary), activation="sigmoid")  # probabilities already
+        rule = replace(rule or self.rule(vocabulary), activation="none")  # probabilities already
         class_of = torch.arange(len(vocabulary), device=self.device)
         sums: list[Tensor | float] = [0.0] * len(encoded[0].wanted)
         for member, images, share in zip(self.members, encoded, self.shares, strict=True):
             own = Vocabulary(vocabulary.synonyms, member.templates)
             for index, found in enumerate(member.decode(images, own)):
                 sums[index] = sums[index] + share * found["sem_seg"]
-        sizes = [tuple(scores.shape[-2:]) for scores in sums]
-        return [
-            Segmentation(ScoreMap(scores, size, size), rule, class_of) for scores, size in zip(sums, sizes, strict=True)
-        ]
+        results = []
+        for scores in sums:
+            size = tuple(scores.shape[-2:])
+            results.append(Segmentation(ScoreMap(scores, size, size), rule, class_of))
+            if self.keep_scores:
+                results[-1]["sem_seg"]
+        return results
 
     def rule(self, vocabulary: Vocabulary, threshold: float | None = None, dataset: str | None = None) -> ScoreRule:
-        """Return what the averaged probabilities mean; ``softmax`` where a member only compares classes."""
-        compares = any(member.head.rule.activation == "softmax" for member in self.members)
-        wanted = set(words_of(self.background)) if self.background else set()
-        below = next((index for index, words in enumerate(vocabulary.synonyms) if wanted.intersection(words)), None)
-        threshold = self.threshold if threshold is None else threshold
-        return ScoreRule("softmax" if compares else "sigmoid", threshold=threshold, below=below)
+        """Return what the averaged probabilities mean; ``softmax`` where a member only compares classes.
+
+        The arguments are those of :meth:`ovrs.segmenter.OpenVocabSegmenter.rule`.
+        """
+        compares = any(member.rule(vocabulary).activation == "softmax" for member in self.members)
+        return self.asking.rule(ScoreRule("softmax" if compares else "none"), vocabulary, threshold, dataset)
 
 
 def _resized(sample: Sample, size: SizeRule) -> Sample:

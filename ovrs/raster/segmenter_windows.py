@@ -13,10 +13,18 @@ from ovrs.raster.model import ModelInfo
 from ovrs.scores import ScoreRule, enlarge
 
 if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
     from ovrs.segmenter import OpenVocabSegmenter
     from ovrs.vocabulary import Vocabulary
 
 GPU_BATCH = 8
+
+
+def window_side(cfg: CfgNode, model: OpenVocabSegmenter) -> int:
+    """Return the side of the windows that a model sees of a raster, in pixels."""
+    window = cfg.TEST.SLIDING_WINDOW
+    return window.KERNEL if window.ENABLED else model.vlm.spec.input_size or max(cfg.INPUT.CROP.SIZE)
 
 
 class SegmenterWindows:
