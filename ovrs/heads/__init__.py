@@ -12,6 +12,7 @@ from ovrs.heads.base import (
 )
 from ovrs.heads.cat_seg import CATSegHead
 from ovrs.heads.clip_attention import ClipAttentionHead
+from ovrs.heads.dino_cost import DinoCostHead
 from ovrs.heads.dr_seg import DRSegHead
 from ovrs.heads.gsnet import GSNetHead
 from ovrs.heads.hg_rsovsseg import HGRSOVSSegHead
@@ -26,6 +27,7 @@ __all__ = [
     "CATSegHead",
     "ClipAttentionHead",
     "DRSegHead",
+    "DinoCostHead",
     "GSNetHead",
     "HGRSOVSSegHead",
     "Head",

@@ -29,13 +29,19 @@ class CATSegHead(CostVolumeHead):
 
     def forward(self, features: Mapping[str, TowerFeatures], text: TextFeatures) -> Tensor:
         """Return [B, T, 4h, 4w] logits for a VLM grid of h x w (two decoder levels)."""
-        return self.compare(features["vlm"].dense, features, text)
+        dense = features["vlm"].dense
+        return self.compare(dense, dense, features, text)
 
-    def compare(self, pixels: Tensor, features: Mapping[str, TowerFeatures], text: TextFeatures) -> Tensor:
-        """Return the logits where [B, C, h, w] ``pixels`` are compared with the classes, guided by the features."""
-        dense, chunk = features["vlm"].dense, self.chunk(features["vlm"].dense, text)
+    def compare(
+        self, pixels: Tensor, guidance: Tensor, features: Mapping[str, TowerFeatures], text: TextFeatures
+    ) -> Tensor:
+        """Return the logits where [B, C, h, w] ``pixels`` are compared with the classes.
+
+        ``guidance`` [B, C, h, w] guides the aggregator, and ``features`` the decoder.
+        """
+        chunk = self.chunk(guidance, text)
         cost = over_classes(lambda part: self.embed(pixels, part[0]), chunk, self.queries(text)[None])
-        return self.refine(cost, dense, features, text, chunk)
+        return self.refine(cost, guidance, features, text, chunk)
 
     def quantities(self) -> dict[str, Quantity]:
         """Return the cost volume and its embedding too."""

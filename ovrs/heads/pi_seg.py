@@ -65,7 +65,7 @@ class PiSegHead(CATSegHead):
         pixels, words = dense.flatten(2).transpose(1, 2), text.mean.expand(len(dense), -1, -1)
         attended, _ = self.attention(pixels.detach(), words, words, need_weights=False)
         mean, deviation = self.pixel_shift(attended).transpose(1, 2).unflatten(2, dense.shape[-2:]).chunk(2, dim=1)
-        return self.compare(dense + deviation.abs() * _DRAW[self.pixel_noise](dense) + mean, features, text)
+        return self.compare(dense + deviation.abs() * _DRAW[self.pixel_noise](dense) + mean, dense, features, text)
 
 
 def _exponential(like: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 
 from ovrs.errors import ConfigError, WeightsError
+from ovrs.heads.blocks.clip_attention import Attention, attend
+from ovrs.heads.blocks.proxy_attention import proxy_attention
 from ovrs.heads.blocks.simfeatup import SimFeatUp
 from ovrs.segmenter import OpenVocabSegmenter
 
@@ -83,6 +85,41 @@ def test_proxyclip_whose_patches_see_only_themselves_is_maskclip(
     eye = torch.eye(16).expand(2, -1, -1)
     monkeypatch.setattr("ovrs.heads.proxy_clip.proxy_attention", lambda *_: eye)
     torch.testing.assert_close(logits(free_cfg, image, "ProxyClipHead"), logits(free_cfg, image))
+
+
+def test_proxyclip_mixes_the_values_of_every_attention_head_on_the_priors_grid(free_cfg: CfgNode):
+    """As published, head by head; images that are not square keep rows and columns apart."""
+    free_cfg.MODEL.SEM_SEG_HEAD.NAME = "ProxyClipHead"
+    free_cfg.MODEL.VLM.INPUT_SIZE = free_cfg.MODEL.PRIOR.INPUT_SIZE = 0
+    free_cfg.MODEL.VLM.POSITION_EMBEDDING = "runtime_dino"
+    free_cfg.MODEL.PRIOR.ARCH_OPTIONS[1] = 4  # two of its patches to one of CLIP's
+    image = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        model = OpenVocabSegmenter(free_cfg).eval()
+        features, vocabulary = model.embed(image), model.vocabulary(CLASSES)
+        block, prior = features["vlm"].last_block, features["prior"].dense
+        values = block.qkv()[2][:, :, 1:].transpose(2, 3).unflatten(3, block.grid)  # [B, heads, d, 4, 6]
+        enlarged = [F.interpolate(head, size=(8, 12), mode="bilinear") for head in values.unbind(1)]
+        mixed = torch.stack([proxy_attention(prior) @ head.flatten(2).mT for head in enlarged], dim=1)
+        dense = F.normalize(block.joint(block.close(mixed)), dim=-1)
+        cosines = (dense @ model.text(vocabulary).per_word.T).movedim(-1, 1).unflatten(2, (8, 12))
+        torch.testing.assert_close(model.classify(features, vocabulary), cosines)
+
+
+@pytest.mark.parametrize("attention", get_args(Attention))
+def test_without_bias_and_upsampler_only_the_attention_of_the_last_block_is_another(
+    free_cfg: CfgNode, image: torch.Tensor, attention: str
+):
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        model = OpenVocabSegmenter(free_cfg).eval()
+        block, words = model.embed(image)["vlm"].last_block, model.text(model.vocabulary(CLASSES)).per_word
+        tokens = block.joint(block.close(attend(attention, *block.qkv(), block.grid)))
+        cosines = F.normalize(tokens, dim=-1) @ words.T  # [B, 1 + h * w, Q]
+    maps = cosines[:, 1:].mT.unflatten(2, block.grid)
+    torch.testing.assert_close(logits(free_cfg, image, attention=attention), maps)
+    biased = maps - 0.3 * cosines[:, 0, :, None, None]
+    torch.testing.assert_close(logits(free_cfg, image, attention=attention, class_bias=-0.3), biased)
 
 
 def test_class_bias_shifts_whole_maps(free_cfg: CfgNode, image: torch.Tensor):

@@ -21,7 +21,7 @@ TOKENS, CELLS = 1 + 28 * 28, 28 * 28  # of a window of 224
 CONFIGS = Path(__file__).parents[2] / "configs"
 FREE = sorted(f"training_free/{path.stem}" for path in (CONFIGS / "training_free").glob("[a-z]*.yaml"))
 TRAINED = [f"{name}/vitb16_dlrsd" for name in ("cat_seg", "dr_seg", "pi_seg", "rskt_seg")]
-TRAINED += ["gsnet/vitb16_landdiscover50k", "hg_rsovsseg/clip_vitl14_globe230k"]
+TRAINED += ["gsnet/vitb16_landdiscover50k", "hg_rsovsseg/clip_vitl14_globe230k", "dino_cost/dinov3_sat_vitl16_dlrsd"]
 CLIP = {
     "embed_dim": C,
     "quick_gelu": True,
