@@ -90,9 +90,9 @@ def run(args: argparse.Namespace) -> int:
     from ovrs.errors import UserError
     from ovrs.raster import RasterOptions, map_rasters
 
+    classes, colours = listed_classes(args)
     if not args.images:
         raise UserError("no image given: put the images before --classes.")
-    classes, colours = listed_classes(args)
     cfg = model_configuration(args)
     options = RasterOptions(
         bands=tuple(args.bands),

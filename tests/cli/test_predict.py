@@ -198,3 +198,19 @@ def test_ground_size_of_the_model_comes_from_the_card_of_its_training_data(train
 
 def test_unknown_model_is_told(ovrs):
     assert "gsnet-vitb61" in refusal(ovrs, "town.png", "--model", "gsnet-vitb61", "--classes", "road", "water")
+
+
+def test_files_of_the_user_beside_the_map_are_kept_unless_told_otherwise(ovrs, model, image, tmp_path, capsys):
+    own = [tmp_path / f"out/town_{name}" for name in ("labels.png", "overlay.png")]
+    own[0].parent.mkdir()
+    for path in own:
+        path.write_text("mine")
+    words = (image, *model, "--classes", *CLASSES, "--out", tmp_path / "out")
+    assert refusal(ovrs, *words) == 1
+    assert "no earlier run made" in capsys.readouterr().err
+    assert [path.read_text() for path in own] == ["mine", "mine"]
+    ovrs("predict", *words, "--no-overlay")
+    assert [path.read_text() for path in own] == ["mine", "mine"]
+    ovrs("predict", *words, "--overwrite")
+    assert own[0].read_text() == "mine"
+    assert Image.open(own[1]).size[0] > 100
