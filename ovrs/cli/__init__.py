@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ovrs import __version__
-from ovrs.errors import ConfigError, readable_errors
+from ovrs.errors import ConfigError, UserError, readable_errors
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -113,6 +113,19 @@ def add_palette(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--palette", nargs="+", default=[], metavar="WORD=#RRGGBB", help="colours of some classes")
 
 
+def listed_images(args: argparse.Namespace) -> list[str]:
+    """Return the ``images`` of a command line with classes.
+
+    Raises:
+        UserError: there is none, or one stands behind ``--classes``.
+    """
+    if swallowed := [word for word in args.classes if Path(word).is_file()]:
+        raise UserError(f"--classes took the file {swallowed[0]} for a class: put the images before --classes.")
+    if not args.images:
+        raise UserError("no image given: put the images before --classes.")
+    return args.images
+
+
 def listed_classes(args: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
     """Return the class strings of a command line, and the colours of some by name.
 
@@ -120,14 +133,11 @@ def listed_classes(args: argparse.Namespace) -> tuple[list[str], dict[str, str]]
         args: what :func:`add_classes` and :func:`add_palette` added.
 
     Raises:
-        UserError: a class that is a file: an image that stands behind ``--classes``.
         ConfigError, VocabularyError: no class, a file of other content, or a colour that belongs to none.
     """
-    from ovrs.errors import UserError, VocabularyError
+    from ovrs.errors import VocabularyError
     from ovrs.plain_yaml import read_plain_yaml
 
-    if swallowed := [word for word in args.classes if Path(word).is_file()]:
-        raise UserError(f"--classes took the file {swallowed[0]} for a class: put the images before --classes.")
     classes, colours = list(args.classes), {}
     if args.classes_file:
         content: Any = read_plain_yaml(args.classes_file, "class list", VocabularyError)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from ovrs.cli import add_classes, add_palette, listed_classes
+from ovrs.cli import add_classes, add_palette, listed_classes, listed_images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> None:
     from ovrs.predictor import pretrained_config
     from ovrs.visualization import save_image
 
-    classes, colours = ([], {}) if args.dataset else listed_classes(args)
+    classes, colours = [], {}
+    if not args.dataset:
+        listed_images(args)
+        classes, colours = listed_classes(args)
     models = {}
     for text in args.models:
         title, _, model = text.rpartition("=")

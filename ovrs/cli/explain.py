@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from ovrs.cli import add_classes, add_model, listed_classes, model_configuration
+from ovrs.cli import add_classes, add_model, listed_classes, listed_images, model_configuration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +36,11 @@ def run(args: argparse.Namespace) -> None:
     """List what can be shown, or draw it."""
     from pathlib import Path
 
-    from ovrs.errors import UserError
-
     cfg = model_configuration(args)
     if args.list:
         _list(cfg)
         return
-    if not args.images:
-        raise UserError("no image given: put the images before --classes, or ask with --list.")
+    images = listed_images(args)
     classes, _ = listed_classes(args)
     point = _point(args.pixel) if args.pixel else None
 
@@ -51,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from ovrs.visualization import save_image
 
     explainer = Explainer(cfg)
-    for image in args.images:
+    for image in images:
         found = explainer(image, classes, args.show, point)
         folder = Path(args.out, Path(image).stem)
         for name in found.values:

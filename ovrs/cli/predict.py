@@ -22,7 +22,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovrs.cli import add_classes, add_model, add_palette, listed_classes, model_configuration
+from ovrs.cli import add_classes, add_model, add_palette, listed_classes, listed_images, model_configuration
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -87,12 +87,10 @@ def run(args: argparse.Namespace) -> int:
     """Make the maps; 1 if one could not be made."""
     import sys
 
-    from ovrs.errors import UserError
     from ovrs.raster import RasterOptions, map_rasters
 
+    images = listed_images(args)
     classes, colours = listed_classes(args)
-    if not args.images:
-        raise UserError("no image given: put the images before --classes.")
     cfg = model_configuration(args)
     options = RasterOptions(
         bands=tuple(args.bands),
@@ -106,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     )
     executor = _executor(args, cfg, classes)
     try:
-        outcomes = map_rasters(args.images, args.out, executor, options)
+        outcomes = map_rasters(images, args.out, executor, options)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; what is done stays, the same command with --resume goes on.") from None
     finally:
