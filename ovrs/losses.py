@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovrs.errors import choose
+from ovrs.errors import ConfigError, choose
 from ovrs.structures import IGNORE_LABEL
 
 
@@ -54,10 +54,18 @@ class CrossEntropy(nn.Module):
     Args:
         normalise_by: the sum is divided by the number of ``all_pixels`` of the batch, ignored and padded ones
             included, as the official runs do, or of ``valid_pixels``.
+        balance: a pixel's share of the loss is divided by its class's pixels in the batch to this power: 0 counts
+            all pixels alike, 1 all classes. The shares have the mean 1.
+
+    Raises:
+        ConfigError: unknown divisor, or a balance that is not in 0..1.
     """
 
-    def __init__(self, normalise_by: str = "all_pixels") -> None:
+    def __init__(self, normalise_by: str = "all_pixels", balance: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= balance <= 1:
+            raise ConfigError(f"MODEL.LOSS.BALANCE must be from 0 to 1, got {balance}.")
+        self.balance = balance
         self.normalise_by = choose("MODEL.LOSS.NORMALISE_BY", normalise_by, ("all_pixels", "valid_pixels"))
 
     def forward(self, logits: Tensor, labels: Tensor, labelled: Tensor | None = None) -> Tensor:
@@ -65,13 +73,22 @@ class CrossEntropy(nn.Module):
         logits = resize_to_labels(logits, labels)
         if labelled is not None:
             logits = logits.masked_fill(~labelled[:, :, None, None], -torch.inf)  # the softmax is over the others
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="sum")
+        weights = self._shares(labels, logits.shape[1]) if self.balance else None
+        total = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE_LABEL, reduction="sum")
         if self.normalise_by == "all_pixels":
             return total / labels.numel()
         return total / (labels != IGNORE_LABEL).sum().clamp(min=1)
 
+    def _shares(self, labels: Tensor, classes: int) -> Tensor:
+        """Return [T] weights of the classes whose mean over the labelled pixels is 1."""
+        pixels = torch.bincount(labels[labels != IGNORE_LABEL], minlength=classes).float()
+        shares = pixels.clamp(min=1) ** -self.balance
+        return shares * pixels.sum() / (shares * pixels).sum().clamp(min=1e-6)
 
-def build_loss(name: str, ignore_mode: str = "negative", normalise_by: str = "all_pixels") -> nn.Module:
+
+def build_loss(
+    name: str, ignore_mode: str = "negative", normalise_by: str = "all_pixels", balance: float = 0.0
+) -> nn.Module:
     """Build ``MODEL.LOSS``; each loss reads the keys that concern it.
 
     Raises:
@@ -79,4 +96,4 @@ def build_loss(name: str, ignore_mode: str = "negative", normalise_by: str = "al
     """
     if choose("MODEL.LOSS.NAME", name, ("bce", "ce")) == "bce":
         return BinaryCrossEntropy(ignore_mode)
-    return CrossEntropy(normalise_by)
+    return CrossEntropy(normalise_by, balance)

@@ -318,11 +318,13 @@ def pretrained_config(name: str | Path, overrides: Sequence[str] = ()) -> CfgNod
 
 
 def trained_ground_size(cfg: CfgNode) -> float:
-    """Return the metres per pixel of the images that a model was trained on, from the card of its data set.
+    """Return the metres per pixel that a model saw in training: ``INPUT.GSD``, else from the card of its data set.
 
     Raises:
         ConfigError: there is no card, it says none, or several; the message asks for a number.
     """
+    if cfg.INPUT.GSD:
+        return cfg.INPUT.GSD
     names = resolve_datasets(cfg.DATASETS.TRAIN)
     sizes = {str(getattr(MetadataCatalog.get(name).get("card"), "gsd_m", None)) for name in names}
     try:

@@ -141,7 +141,9 @@ class OpenVocabSegmenter(nn.Module):
         return {
             "towers": towers,
             "head": build_head(cfg, shapes),
-            "criterion": build_loss(cfg.MODEL.LOSS.NAME, cfg.MODEL.LOSS.IGNORE_MODE, cfg.MODEL.LOSS.NORMALISE_BY),
+            "criterion": build_loss(
+                cfg.MODEL.LOSS.NAME, cfg.MODEL.LOSS.IGNORE_MODE, cfg.MODEL.LOSS.NORMALISE_BY, cfg.MODEL.LOSS.BALANCE
+            ),
             "text_bank": TextBank(cfg.VOCABULARY.SYNONYMS),
             "templates": Vocabulary.templates_of(cfg),
             "plan": build_plan(cfg),

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ovrs.errors import ConfigError
 from ovrs.losses import BinaryCrossEntropy, CrossEntropy, build_loss, resize_to_labels
 from ovrs.structures import IGNORE_LABEL
 
@@ -173,3 +174,29 @@ def test_name_chooses_the_loss():
 def test_unknown_loss_or_option_is_refused_with_its_key(options: tuple[str, ...], message: str):
     with pytest.raises(ValueError, match=message):
         build_loss(*options)
+
+
+def test_balance_shares_the_loss_among_classes():
+    """By hand: every class's pixels together weigh as much as its number of pixels to the power 1 - balance."""
+    logits, labels = make_batch()
+    labels[labels == CLASSES - 1] = 0  # one class does not occur
+    enlarged = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    each = F.cross_entropy(enlarged, labels, ignore_index=IGNORE_LABEL, reduction="none")
+    for balance in (0.0, 0.5, 1.0):
+        present = [t for t in range(CLASSES) if (labels == t).any()]
+        means = torch.stack([each[labels == t].mean() for t in present])
+        masses = torch.tensor([float((labels == t).sum()) ** (1 - balance) for t in present])
+        expected = (means * masses).sum() / masses.sum()
+        torch.testing.assert_close(CrossEntropy("valid_pixels", balance)(logits, labels), expected)
+
+
+def test_balance_of_labels_that_are_all_ignored_is_no_nan():
+    logits, labels = make_batch()
+    labels[:] = IGNORE_LABEL
+    assert CrossEntropy("valid_pixels", 0.5)(logits, labels) == 0.0
+
+
+@pytest.mark.parametrize("balance", [-0.1, 1.5])
+def test_balance_out_of_range_is_refused(balance: float):
+    with pytest.raises(ConfigError, match=rf"MODEL\.LOSS\.BALANCE must be from 0 to 1, got {balance}"):
+        build_loss("ce", balance=balance)

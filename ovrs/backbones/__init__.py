@@ -4,7 +4,7 @@ from ovrs.backbones.base import PRIOR_REGISTRY, VLM, VLM_REGISTRY, Tower
 from ovrs.backbones.build import build_tower, build_towers, build_vlm
 from ovrs.backbones.clip import OpenClipVLM
 from ovrs.backbones.companion import ClipCompanion
-from ovrs.backbones.dino import DinoPrior, Dinov3Prior
+from ovrs.backbones.dino import DinoPrior, Dinov3Prior, XcitPrior
 from ovrs.backbones.sam3 import Sam3VLM
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "OpenClipVLM",
     "Sam3VLM",
     "Tower",
+    "XcitPrior",
     "build_tower",
     "build_towers",
     "build_vlm",

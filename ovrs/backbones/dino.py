@@ -10,9 +10,12 @@ from typing import Any
 import timm
 import torch
 from detectron2.config import CfgNode, configurable
+from timm.layers import to_2tuple
 from timm.models.eva import Eva
 from timm.models.eva import checkpoint_filter_fn as to_timm_names
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.xcit import Xcit
+from timm.models.xcit import checkpoint_filter_fn as xcit_to_timm
 from torch import Tensor, nn
 
 from ovrs.backbones.base import PRIOR_REGISTRY, Tower
@@ -48,7 +51,7 @@ class TimmPrior(Tower):
         self.spec = TowerSpec(
             width=vit.embed_dim,
             depth=len(vit.blocks),
-            patch_size=vit.patch_embed.patch_size[0],
+            patch_size=to_2tuple(vit.patch_embed.patch_size)[0],
             input_size=input_size,
         )
         set_trainable(vit.named_parameters(), finetune, PRIOR_MODES, "MODEL.PRIOR.FINETUNE")
@@ -64,7 +67,8 @@ class TimmPrior(Tower):
         if not cls.takes(vit):
             raise WeightsError(
                 f"MODEL.PRIOR.ARCH {node.ARCH!r} is a timm {type(vit).__name__} that MODEL.PRIOR.NAME {cls.__name__!r} "
-                "does not run. DinoPrior runs plain ViTs with one class token (DINO, DINOv2), Dinov3Prior runs DINOv3."
+                "does not run. DinoPrior runs plain ViTs with one class token (DINO, DINOv2), Dinov3Prior runs DINOv3, "
+                "XcitPrior XCiT."
             )
         if load_weights and node.WEIGHTS and not from_hub:
             path = resolve(node.WEIGHTS, "MODEL.PRIOR.WEIGHTS")
@@ -95,7 +99,7 @@ class TimmPrior(Tower):
         last = self.spec.depth - 1
         dense = request.dense != "none"
         indices = sorted({*request.blocks, last} if dense or request.token else set(request.blocks))
-        found = dict(zip(indices, self.run_blocks(image, indices), strict=True)) if indices else {}
+        found = dict(zip(indices, self.run_blocks(image, indices, request.token), strict=True)) if indices else {}
         return TowerFeatures(
             dense=found[last][0] if dense else None,
             blocks={index: found[index][0] for index in request.blocks},
@@ -103,8 +107,11 @@ class TimmPrior(Tower):
         )
 
     @abstractmethod
-    def run_blocks(self, image: Tensor, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Return the final-norm ([B, W, h, w] map, [B, W] class token) of the given blocks, in increasing order."""
+    def run_blocks(self, image: Tensor, indices: Sequence[int], token: bool) -> list[tuple[Tensor, Tensor | None]]:
+        """Return the final-norm ([B, W, h, w] map, [B, W] class token) of the given blocks, in increasing order.
+
+        Without ``token`` nobody reads the class tokens.
+        """
 
 
 @PRIOR_REGISTRY.register()
@@ -126,7 +133,7 @@ class DinoPrior(TimmPrior):
             and not isinstance(vit.norm, nn.Identity)
         )
 
-    def run_blocks(self, image: Tensor, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:  # noqa: D102
+    def run_blocks(self, image: Tensor, indices: Sequence[int], token: bool) -> list[tuple[Tensor, Tensor]]:  # noqa: D102
         vit = self.vit
         x = vit.patch_embed.proj(image)
         grid = tuple(x.shape[-2:])
@@ -154,7 +161,7 @@ class Dinov3Prior(TimmPrior):
         """Accept Meta's own names as well as timm's."""
         return to_timm_names(state, vit) if "storage_tokens" in state else state
 
-    def run_blocks(self, image: Tensor, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:  # noqa: D102
+    def run_blocks(self, image: Tensor, indices: Sequence[int], token: bool) -> list[tuple[Tensor, Tensor]]:  # noqa: D102
         found = self.vit.forward_intermediates(
             image,
             indices=list(indices),
@@ -166,6 +173,39 @@ class Dinov3Prior(TimmPrior):
         return [(patches, prefix[:, 0]) for patches, prefix in found]
 
 
+@PRIOR_REGISTRY.register()
+class XcitPrior(TimmPrior):
+    """DINO's XCiT: a stem of convolutions, attention between channels, and depthwise convolutions in every block.
+
+    Its cost grows linearly with the number of patches, and unlike a plain ViT it learns from few images. Dense maps are
+    those of the blocks; the class token comes from the class-attention blocks behind them.
+    """
+
+    @staticmethod
+    def takes(vit: nn.Module) -> bool:  # noqa: D102
+        return isinstance(vit, Xcit) and vit.cls_attn_blocks is not None
+
+    @staticmethod
+    def rename(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+        """Accept Meta's own names as well as timm's."""
+        return xcit_to_timm(state, vit)
+
+    def run_blocks(  # noqa: D102
+        self, image: Tensor, indices: Sequence[int], token: bool
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        vit = self.vit
+        x, grid = vit.patch_embed(image)
+        if vit.pos_embed is not None:
+            x = x + vit.pos_embed(len(x), *grid).flatten(2).transpose(1, 2)
+        found = []
+        for index, block in enumerate(vit.blocks[: indices[-1] + 1]):
+            x = block(x, *grid)
+            if index in indices:
+                y = vit.norm(x).transpose(1, 2).unflatten(2, grid).contiguous()
+                found.append((y, vit.norm(vit.forward_cls(x))[:, 0] if token else None))
+        return found
+
+
 def _create(arch: str, options: Sequence[Any], pretrained: bool) -> nn.Module:
     if len(options) % 2:
         raise WeightsError(f"MODEL.PRIOR.ARCH_OPTIONS must alternate keyword and value, got {list(options)}.")
@@ -174,7 +214,9 @@ def _create(arch: str, options: Sequence[Any], pretrained: bool) -> nn.Module:
         near = ", ".join(timm.list_models("*dino*", pretrained=True))
         raise WeightsError(f"MODEL.PRIOR.ARCH: timm knows no model {arch!r}; its DINO models are {near}.")
     try:
-        vit = timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **keywords)
+        # XCiT computes its positions from the grid, whatever the size.
+        size = {} if arch.startswith("xcit") else {"dynamic_img_size": True}
+        vit = timm.create_model(arch, pretrained=pretrained, num_classes=0, **size, **keywords)
     except (TypeError, OSError, RuntimeError) as error:
         if not pretrained or isinstance(error, TypeError):
             raise WeightsError(

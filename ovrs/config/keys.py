@@ -110,6 +110,7 @@ def _add_model(cfg: CfgNode) -> None:
     model.LOSS.IGNORE_MODE = "negative"  # of "bce"
     # Divisor of the sum over labelled pixels: "all_pixels" of the batch (the official runs) or "valid_pixels".
     model.LOSS.NORMALISE_BY = "all_pixels"  # of "ce"
+    model.LOSS.BALANCE = 0.0  # ce: power by which rare classes weigh more, 0 (pixels alike) to 1 (classes alike)
 
 
 def _add_ensemble(cfg: CfgNode) -> None:
@@ -142,6 +143,8 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.MIN_SIZE_TRAIN = (384,)
     cfg.INPUT.MAX_SIZE_TRAIN = 1333
+    # Metres per pixel as the model sees them in training, once images are resized; 0: those of the data set's card.
+    cfg.INPUT.GSD = 0.0
     cfg.INPUT.MIN_SIZE_TEST = 640  # shortest side before inference; 0 keeps the image as it is
     cfg.INPUT.MAX_SIZE_TEST = 2560
     cfg.INPUT.ANTIALIAS_TEST = True  # low-pass filter where that shrinks images (PIL); False: none (OpenCV)

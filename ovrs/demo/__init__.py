@@ -3,7 +3,8 @@
 from ovrs.demo.canvas import CLASS_COLOURS, CLASSES, RENAMED_CLASSES, Label
 from ovrs.demo.dataset import GENERATOR_VERSION, scene_rng, write_scenes
 from ovrs.demo.scene import render_scene
-from ovrs.demo.training import DemoFailed, DemoScenes, report_of, train_on_scenes
+from ovrs.demo.town import write_town
+from ovrs.demo.training import DemoFailed, DemoScenes, report_of, spare_processes, train_on_scenes
 
 __all__ = [
     "CLASSES",
@@ -16,6 +17,8 @@ __all__ = [
     "render_scene",
     "report_of",
     "scene_rng",
+    "spare_processes",
     "train_on_scenes",
     "write_scenes",
+    "write_town",
 ]

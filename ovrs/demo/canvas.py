@@ -32,14 +32,14 @@ class Label(enum.IntEnum):
 
 
 CLASSES = (
-    "building|house|rooftop",
-    "road|highway|asphalt",
-    "car|vehicle|van",
-    "forest|trees",
-    "water|river|pond",
-    "farmland|crops|cropland",
-    "bare ground|soil|sand",
-    "grassland|grass|lawn",
+    "building|house|residence|apartment|rooftop",
+    "road|highway|avenue|roadway|asphalt",
+    "car|vehicle|truck|van",
+    "forest|trees|tree canopy|tree cover",
+    "water|river|pond|reservoir|lagoon",
+    "farmland|crops|cropland|farming area|cultivated land",
+    "bare ground|soil|sand|mud|gravel",
+    "grassland|grass|lawn|turf|prairie",
 )
 # The same classes in words that training never sees; no word is shared with CLASSES or its synonyms.
 RENAMED_CLASSES = ("dwelling", "street", "automobile", "woods", "lake", "agricultural field", "dirt", "meadow")

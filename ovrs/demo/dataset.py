@@ -19,7 +19,7 @@ from ovrs.files import replacing
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_VERSION = 3  # raise it whenever equal arguments would give other files
+GENERATOR_VERSION = 4  # raise it whenever equal arguments would give other files
 MANIFEST = "scenes.json"
 SPLITS = ("train", "val")
 CARDS = {

@@ -5,7 +5,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from ovrs.backbones import DinoPrior, Dinov3Prior, build_towers
+from ovrs.backbones import DinoPrior, Dinov3Prior, XcitPrior, build_towers
 from ovrs.config import get_cfg
 from ovrs.errors import ConfigError, WeightsError
 from ovrs.structures import TowerRequest
@@ -21,8 +21,21 @@ def tiny_dinov3(tiny_cfg):
     return Dinov3Prior(tiny_cfg)
 
 
-@pytest.fixture(params=["tiny_prior", "tiny_dinov3"])
+@pytest.fixture
+def tiny_xcit(tiny_cfg):
+    tiny_cfg.MODEL.PRIOR.NAME = "XcitPrior"
+    tiny_cfg.MODEL.PRIOR.ARCH = "xcit_nano_12_p8_224"
+    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 3, "embed_dim", 32, "num_heads", 2]
+    return XcitPrior(tiny_cfg).eval()
+
+
+@pytest.fixture(params=["tiny_prior", "tiny_dinov3", "tiny_xcit"])
 def prior(request):
+    return fill(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["tiny_prior", "tiny_dinov3"])
+def plain_vit(request):
     return fill(request.getfixturevalue(request.param))
 
 
@@ -41,11 +54,11 @@ def as_map(tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_dense_map_is_timms_own_forward_at_the_native_size(prior):
+def test_dense_map_is_timms_own_forward_at_the_native_size(plain_vit):
     image = torch.randn(2, 3, 32, 32)
-    cells = 32 // prior.spec.patch_size
-    tokens = prior.vit.forward_features(image)[:, prior.vit.num_prefix_tokens :]
-    found = prior(image, TowerRequest()).dense
+    cells = 32 // plain_vit.spec.patch_size
+    tokens = plain_vit.vit.forward_features(image)[:, plain_vit.vit.num_prefix_tokens :]
+    found = plain_vit(image, TowerRequest()).dense
     torch.testing.assert_close(found, as_map(tokens, cells, cells), rtol=1e-5, atol=1e-5)
 
 
@@ -140,6 +153,18 @@ def test_token_is_the_class_token_after_the_final_norm(prior):
     assert features.token.shape == (2, prior.spec.width)
     torch.testing.assert_close(features.token, prior.vit.forward_features(image)[:, 0], rtol=1e-5, atol=1e-5)
     assert torch.equal(prior(image, TowerRequest(dense="none", token=True)).token, features.token)
+
+
+@torch.no_grad()
+def test_tokens_of_xcit_cost_nothing_where_nobody_asks(tiny_xcit):
+    ran = []
+    for block in tiny_xcit.vit.cls_attn_blocks:
+        block.register_forward_hook(lambda *_: ran.append(1))
+    image = torch.randn(1, 3, 32, 32)
+    assert tiny_xcit(image, TowerRequest((0,))).token is None
+    assert not ran
+    tiny_xcit(image, TowerRequest((0,), token=True))
+    assert ran
 
 
 @torch.no_grad()
@@ -240,8 +265,10 @@ def test_unknown_arch_lists_the_known(tiny_cfg):
         ("DinoPrior", "vit_small_patch16_dinov3"),
         ("Dinov3Prior", "vit_tiny_patch16_224"),
         ("DinoPrior", "vit_small_patch14_reg4_dinov2"),
+        ("XcitPrior", "vit_tiny_patch16_224"),
+        ("DinoPrior", "xcit_nano_12_p8_224"),
     ],
-    ids=["DINOv3 for DINO", "DINO for DINOv3", "register tokens"],
+    ids=["DINOv3 for DINO", "DINO for DINOv3", "register tokens", "DINO for XCiT", "XCiT for DINO"],
 )
 def test_tower_of_another_family_is_refused(tiny_cfg, name, arch):
     tiny_cfg.MODEL.PRIOR.NAME = name

@@ -1,13 +1,15 @@
-"""ovrs demo: the table of scores that it ends with."""
+"""ovrs demo: the map and the table of scores that it ends with."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from ovrs.cli.demo import print_scores
-from ovrs.demo import CLASSES, RENAMED_CLASSES, DemoScenes
+from ovrs.demo import CLASSES, RENAMED_CLASSES, DemoScenes, write_town
 from ovrs.evaluation.chance import chance_miou
 
 
@@ -59,3 +61,24 @@ def test_class_that_does_not_occur_has_an_empty_score(printed, report):
     missing = CLASSES[2].split("|")[0]
     row = printed(report(**{missing: {"IoU": None}}))[4]
     assert row[:2] == [missing, ""]
+
+
+def test_demonstration_ends_with_a_map_and_the_lines_to_open_it(ovrs, tmp_path, monkeypatch):
+    """Everything but the length of the training and the size of the pictures is as a user gets it."""
+    monkeypatch.setattr("ovrs.demo.write_town", partial(write_town, size=128))
+    short = ("SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu")
+    scenes = ("--train-scenes", 2, "--val-scenes", 1)
+    printed = ovrs("demo", "demo/gsnet", *short, "--output", tmp_path, "--processes", 1, *scenes)
+    maps = tmp_path / "maps"
+    assert f"qgis {tmp_path / 'town' / 'town.tif'} {maps / 'town_labels.tif'} {maps / 'town_polygons.gpkg'}" in printed
+    assert f"ovrs serve --model {tmp_path / 'gsnet'}" in printed
+    for name in ("town_labels.tif", "town_labels.qml", "town_polygons.gpkg", "town_overlay.png"):
+        assert (maps / name).is_file()
+    with (
+        rasterio.open(maps / "town_labels.tif") as labels,
+        rasterio.open(tmp_path / "town" / "town_truth.tif") as truth,
+    ):
+        assert labels.crs == truth.crs
+        assert labels.transform == truth.transform
+        share = (labels.read(1) == truth.read(1)).mean()
+    assert f"agrees with the truth on {100 * share:.1f} % of the pixels" in printed

@@ -191,6 +191,8 @@ def test_ground_size_of_the_model_comes_from_the_card_of_its_training_data(train
 
     cfg = load_config(trained / "config.yaml")
     assert trained_ground_size(cfg) == load_card(scenes / "scenes.yaml").gsd_m > 0
+    resized = load_config(trained / "config.yaml", ["INPUT.GSD", "0.3"])
+    assert trained_ground_size(resized) == 0.3
     other = load_config(trained / "config.yaml", ["DATASETS.TRAIN", "['gsnet_landdiscover50k_40_train']"])
     with pytest.raises(ConfigError, match=r"mixed \(0.25-30\) of its ground size, which is no single number"):
         trained_ground_size(other)

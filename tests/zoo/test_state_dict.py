@@ -16,7 +16,7 @@ from openai_file import SCALARS, as_torchscript, random_state
 from safetensors.torch import save_file
 from torch import nn
 
-from ovrs.backbones import DinoPrior, Dinov3Prior, build_towers, build_vlm
+from ovrs.backbones import DinoPrior, Dinov3Prior, XcitPrior, build_towers, build_vlm
 from ovrs.errors import WeightsError
 from ovrs.structures import TowerRequest
 from ovrs.zoo.state_dict import load_strictly, read_state_dict, sha256_of_file
@@ -134,6 +134,25 @@ def test_metas_names_of_dinov3_become_timms(tiny_cfg, folder, caplog):
     check_dino(tiny_cfg, folder / "dinov3.pth", state, caplog, Dinov3Prior)
     torch.save(state, folder / "timm.pth")
     check_dino(tiny_cfg, folder / "timm.pth", state, caplog, Dinov3Prior)
+
+
+def test_metas_names_of_xcit_become_timms(tiny_cfg, folder, caplog):
+    tiny_cfg.MODEL.PRIOR.NAME = "XcitPrior"
+    tiny_cfg.MODEL.PRIOR.ARCH = "xcit_nano_12_p8_224"
+    tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 2, "embed_dim", 32, "num_heads", 2]
+    state = {
+        name: torch.randn_like(tensor) if tensor.is_floating_point() else tensor
+        for name, tensor in XcitPrior(tiny_cfg).vit.state_dict().items()
+    }
+    metas = {name.replace("pos_embed.", "pos_embeder."): tensor for name, tensor in state.items()}
+    for block in range(2):
+        for kind in ("weight", "bias"):
+            parts = [metas.pop(f"cls_attn_blocks.{block}.attn.{part}.{kind}") for part in "qkv"]
+            metas[f"cls_attn_blocks.{block}.attn.qkv.{kind}"] = torch.cat(parts)
+    torch.save(metas, folder / "xcit.pth")
+    check_dino(tiny_cfg, folder / "xcit.pth", state, caplog, XcitPrior)
+    torch.save(state, folder / "timm.pth")
+    check_dino(tiny_cfg, folder / "timm.pth", state, caplog, XcitPrior)
 
 
 def check_clip(cfg, path, state, caplog):
