@@ -17,7 +17,7 @@ from ovrs.files import replacing
 SIZE = 1024  # pixels a side: half a kilometre
 CRS = "EPSG:32632"  # UTM zone 32 north
 UPPER_LEFT = (431_000.0, 5_437_000.0)  # easting and northing in metres
-SEED = 5  # a scene with something of every class
+SEED = 36  # a scene with something of every class, and a river
 
 
 def write_town(folder: str | Path, size: int = SIZE) -> tuple[Path, Path]:
