@@ -32,7 +32,7 @@ from tabulate import tabulate
 from ovrs import Predictor
 from ovrs.config import load_config
 from ovrs.data.reading import read_size
-from ovrs.demo import CLASSES, DemoScenes, report_of, train_on_scenes
+from ovrs.demo import CLASSES, DemoScenes, report_of, spare_processes, train_on_scenes
 from ovrs.engine import evaluate, needs_checkpoint, readable_errors
 from ovrs.files import replacing
 from ovrs.measure.analysis import GIGA, analyze
@@ -96,7 +96,7 @@ def entry_of(config: str, scenes: DemoScenes, run: Path, overrides: Sequence[str
     cfg = load_config(config, [*data, *overrides])
     trained = needs_checkpoint(cfg)
     if trained:
-        train_on_scenes(config, scenes, run, overrides)
+        train_on_scenes(config, scenes, run, overrides, spare_processes())
         predictor = Predictor.from_files(run / "config.yaml", run / "model_final.pth")
     else:
         torch.manual_seed(max(cfg.SEED, 0))  # of the random towers
