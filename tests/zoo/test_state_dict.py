@@ -141,7 +141,7 @@ def test_metas_names_of_xcit_become_timms(tiny_cfg, folder, caplog):
     tiny_cfg.MODEL.PRIOR.ARCH = "xcit_nano_12_p8_224"
     tiny_cfg.MODEL.PRIOR.ARCH_OPTIONS = ["depth", 2, "embed_dim", 32, "num_heads", 2]
     state = {
-        name: torch.randn_like(tensor) if tensor.is_floating_point() else tensor
+        name: torch.rand_like(tensor) if tensor.is_floating_point() else tensor  # variances are not negative
         for name, tensor in XcitPrior(tiny_cfg).vit.state_dict().items()
     }
     metas = {name.replace("pos_embed.", "pos_embeder."): tensor for name, tensor in state.items()}
