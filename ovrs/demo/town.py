@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 
 from ovrs.demo.canvas import CLASS_COLOURS
 from ovrs.demo.dataset import GENERATOR_VERSION, GSD_M
@@ -36,6 +34,8 @@ def write_town(folder: str | Path, size: int = SIZE) -> tuple[Path, Path]:
 
 
 def _tags(file: Path) -> dict[str, str]:
+    import rasterio
+
     if not file.is_file():
         return {}
     with rasterio.open(file) as raster:
@@ -46,6 +46,9 @@ def _write(
     file: Path, bands: NDArray[np.uint8], tags: dict[str, str], colours: NDArray[np.uint8] | None = None
 ) -> None:
     """Write bands [C, size, size] as a GeoTIFF."""
+    import rasterio
+    from rasterio.transform import from_origin
+
     count, height, width = bands.shape
     place = {"crs": CRS, "transform": from_origin(*UPPER_LEFT, GSD_M, GSD_M)}
     shape = {"count": count, "height": height, "width": width, "dtype": "uint8"}
