@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from ovrs.backbones import VLM
 from ovrs.errors import UserError
 from ovrs.heads import Head
-from ovrs.heads.blocks.work import NORM_OPERATIONS, NORMS
+from ovrs.heads.blocks.work import KNOWN_NORM_OPERATIONS, NORM_OPERATIONS, NORMS
 
 LAST_BLOCK, TEXT_END, TEXT_NORMS = (
     "query, key and class token of the last block",
     "text behind the last word",
     "normalisation, text",
 )
-_NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm)
-_UNCOUNTED_NORMS = (nn.RMSNorm, nn.LocalResponseNorm, nn.modules.batchnorm._NormBase)
+_NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
+_UNCOUNTED_NORMS = (nn.RMSNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 @contextmanager
@@ -120,5 +120,8 @@ def _text_norm(context: int) -> Callable[[nn.Module, Tensor], dict[str, int]]:
     return lambda module, x: {TEXT_NORMS: _norm(module, x) // x.shape[1] * (context or x.shape[1])}
 
 
-def _norm(module: nn.LayerNorm | nn.GroupNorm, x: Tensor) -> int:
-    return x.numel() * NORM_OPERATIONS[module.weight is not None]
+def _norm(module: nn.LayerNorm | nn.GroupNorm | nn.BatchNorm2d, x: Tensor) -> int:
+    own = module.weight is not None
+    if isinstance(module, nn.BatchNorm2d) and not module.training:
+        return x.numel() * KNOWN_NORM_OPERATIONS[own]
+    return x.numel() * NORM_OPERATIONS[own]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from fvcore.nn import FlopCountAnalysis
 from heads.hg_reference import naive_attention
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -226,12 +227,23 @@ def test_a_block_without_a_count_is_an_error_and_not_a_silent_zero(tiny_cfg, blo
 
 def test_a_normalisation_without_a_price_is_an_error(tiny_cfg):
     model = build_model(tiny_cfg, load_towers=False)
-    model.head.decoder.stages[0].norm1 = nn.BatchNorm2d(32)
+    model.head.decoder.stages[0].norm1 = nn.InstanceNorm2d(32)
     with (
-        pytest.raises(UserError, match=r"head\.decoder\.stages\.0\.norm1 is a BatchNorm2d"),
+        pytest.raises(UserError, match=r"head\.decoder\.stages\.0\.norm1 is a InstanceNorm2d"),
         original_extra(model, model.head, model.vlm),
     ):
         pass
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_has_fvcores_price(tiny_cfg, affine, training):
+    model = build_model(tiny_cfg, load_towers=False).eval()
+    norm = model.head.extra_norm = nn.BatchNorm2d(4, affine=affine).train(training)
+    image = torch.randn(2, 4, 3, 5)
+    with original_extra(model, model.head, model.vlm) as extra:
+        norm(image)
+    assert extra[NORMS] == FlopCountAnalysis(norm, image).total()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "demo").glob("[a-z]*.yaml")))

@@ -24,6 +24,7 @@ PADDING, GUIDANCE, ATTENTION, UPSAMPLING, LAST_CONVOLUTION = (
 # Not products, but fvcore, with which HG-RSOVSSeg was counted, has normalisation in its sum, by element.
 NORMS = "normalisation"
 NORM_OPERATIONS = {True: 5, False: 4}  # fvcore's price of a norm with and without its own scale and shift
+KNOWN_NORM_OPERATIONS = {True: 2, False: 1}  # the same where mean and deviation are known beforehand
 
 
 def as_published(module: Any, *inputs: Any) -> dict[str, int]:
