@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> None:
         for picture in draw_predictions(predictor.cfg, predictor.model, dataset, folder / "pictures", PICTURES)
     ]
     town, truth = write_town(Path(args.output, "town"))
-    maps = Path(args.output, "maps")
-    options = {"vector": "gpkg", "overlay": True, "resume": True, "gsd": trained_ground_size(predictor.cfg)}
-    predictor.predict_raster(town, CLASSES, maps, **options)
+    maps = folder / "maps"
+    ground_size = trained_ground_size(predictor.cfg)
+    predictor.predict_raster(town, CLASSES, maps, vector="gpkg", overlay=True, gsd=ground_size)
     logging.getLogger("ovrs").info("Finished in %.1f minutes.", (time.perf_counter() - start) / 60)
     print_scores(folder, scenes)
     print(

@@ -69,7 +69,7 @@ def test_demonstration_ends_with_a_map_and_the_lines_to_open_it(ovrs, tmp_path, 
     short = ("SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu")
     scenes = ("--train-scenes", 2, "--val-scenes", 1)
     printed = ovrs("demo", "demo/gsnet", *short, "--output", tmp_path, "--processes", 1, *scenes)
-    maps = tmp_path / "maps"
+    maps = tmp_path / "gsnet" / "maps"
     assert f"qgis {tmp_path / 'town' / 'town.tif'} {maps / 'town_labels.tif'} {maps / 'town_polygons.gpkg'}" in printed
     assert f"ovrs serve --model {tmp_path / 'gsnet'}" in printed
     for name in ("town_labels.tif", "town_labels.qml", "town_polygons.gpkg", "town_overlay.png"):
