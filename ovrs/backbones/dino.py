@@ -195,6 +195,7 @@ class XcitPrior(TimmPrior):
     ) -> list[tuple[Tensor, Tensor | None]]:
         vit = self.vit
         x, grid = vit.patch_embed(image)
+        x = x.float()  # as it leaves every block, whatever the precision of the layers
         if vit.pos_embed is not None:
             x = x + vit.pos_embed(len(x), *grid).flatten(2).transpose(1, 2)
         found = []

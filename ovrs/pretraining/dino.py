@@ -55,7 +55,7 @@ class Network(nn.Module):
 
     def forward(self, *groups: Tensor) -> Tensor:
         """Return the scores [N, out_dim] of normalised crops, those of one size in one group [N_i, 3, s, s]."""
-        tokens = [self._run_blocks(crops, [self._last])[0][1] for crops in groups if len(crops)]
+        tokens = [self._run_blocks(crops, [self._last], True)[0][1] for crops in groups if len(crops)]
         return self.head(torch.cat(tokens))
 
 

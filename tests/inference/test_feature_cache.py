@@ -15,12 +15,18 @@ from ovrs.inference import FeatureCache
 from ovrs.segmenter import OpenVocabSegmenter
 from ovrs.structures import TowerRequest
 
+# ViTs, which compute an image alone as in a batch, to the bit; convolutions may not.
+VIT = {
+    "MODEL__PRIOR__NAME": "DinoPrior",
+    "MODEL__PRIOR__ARCH": "vit_tiny_patch16_224",
+    "MODEL__PRIOR__ARCH_OPTIONS": ["patch_size", 8, "depth", 4, "embed_dim", 96, "num_heads", 3, "img_size", 128],
+}
 FROZEN = {"MODEL__VLM__FINETUNE_IMAGE": "frozen", "MODEL__PRIOR__FINETUNE": "frozen"}
 SIZE = (64, 64)
 
 
 def model_with(cache: FeatureCache | None, name: str = "hg_rsovsseg", precision: str = "fp32") -> OpenVocabSegmenter:
-    model = demo_model(name, "cpu", precision, **FROZEN)
+    model = demo_model(name, "cpu", precision, **FROZEN, **(VIT if name != "hg_rsovsseg" else {}))
     model.feature_cache = cache
     return model
 

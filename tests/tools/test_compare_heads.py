@@ -24,7 +24,7 @@ def trained(tiny_cfg, demo, tmp_path):
     """Configurations of two heads; their training leaves a report, mIoUs of 10 and 20, 30 and 40. Counts trainings."""
     calls = []
 
-    def train(config, scenes, run, overrides=()):
+    def train(config, scenes, run, overrides=(), processes=1):
         calls.append(run.name)
         cfg = tiny_cfg.clone()
         cfg.merge_from_file(config)
