@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ovrs.config import load_config
 from ovrs.data import read_labels, resolve_datasets
+from ovrs.data.work import usable_cores
 from ovrs.demo.dataset import write_scenes
 from ovrs.errors import UserError
 from ovrs.evaluation.chance import chance_miou
@@ -65,7 +65,7 @@ class DemoScenes:
 
 def spare_processes() -> int:
     """Return in how many processes a small model trains fastest here: two share the cores of a CPU, a GPU needs one."""
-    return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 2)
+    return 1 if torch.cuda.is_available() else min(usable_cores(), 2)
 
 
 def train_on_scenes(

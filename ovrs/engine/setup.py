@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from torch.multiprocessing import ProcessExitedException
 
 import ovrs
 from ovrs.config import ConfigError, import_modules, load_config
+from ovrs.data.work import usable_cores
 from ovrs.engine.output import CONFIG_NAME, LOG_NAME, LOGGERS, begin_output, check_output, keep_log
 from ovrs.errors import choose, is_expected, readable_errors
 from ovrs.inference import apply_precision, resolve_device
@@ -125,9 +125,14 @@ def prepare_run(args: argparse.Namespace) -> CfgNode:
     logging.getLogger("detectron2.data.common").setLevel(logging.WARNING)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexpected)
-    if cfg.MODEL.DEVICE == "cpu" and comm.get_local_size() > 1:
-        torch.set_num_threads(max((os.cpu_count() or 1) // comm.get_local_size(), 1))
+    share_cores(cfg.MODEL.DEVICE)
     return cfg
+
+
+def share_cores(device: str) -> None:
+    """Give this process its part of the cores, where several of this machine compute on the CPU."""
+    if device == "cpu" and comm.get_local_size() > 1:
+        torch.set_num_threads(max(usable_cores() // comm.get_local_size(), 1))
 
 
 def begin_run(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import argparse
 import logging
 from pathlib import Path
 
-import torch
 import yaml
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -14,10 +13,11 @@ from detectron2.utils.logger import setup_logger
 import ovrs
 from ovrs.config import ConfigError, options_node
 from ovrs.config.loader import plain
-from ovrs.data.work import usable_cores
 from ovrs.engine import CheckpointStore
 from ovrs.engine.output import CONFIG_NAME, LOGGERS, open_log, remove_run
+from ovrs.engine.setup import share_cores
 from ovrs.files import replacing
+from ovrs.inference import resolve_device
 from ovrs.plain_yaml import read_plain_yaml
 from ovrs.pretraining.images import find_images
 from ovrs.pretraining.recipe import FREE, Recipe, load_recipe
@@ -44,8 +44,7 @@ def pretrain(args: argparse.Namespace) -> None:
     _check_folder(folder, recipe, args.resume, args.overwrite)
     for name in LOGGERS:
         setup_logger(distributed_rank=comm.get_rank(), name=name)
-    if comm.get_local_size() > 1 and not torch.cuda.is_available():
-        torch.set_num_threads(max(usable_cores() // comm.get_local_size(), 1))
+    share_cores(resolve_device(recipe.device))
     trainer = Pretrainer(recipe, files, folder, args.resume)
     if comm.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)

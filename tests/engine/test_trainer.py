@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.engine.train_loop import HookBase
+from killed_runs import KillAfter, Killed
 from PIL import Image
 from same_state import assert_same
 
@@ -13,21 +14,6 @@ from ovrs.engine import CheckpointStore, Trainer, TrainingDiverged, evaluate
 from ovrs.errors import WeightsError
 from ovrs.losses import BinaryCrossEntropy
 from ovrs.structures import IGNORE_LABEL
-
-
-class Killed(BaseException):
-    """Not an Exception, like the end of a process: nothing in the loop may handle it."""
-
-
-class KillAfter(HookBase):
-    """Ends the run before the next iteration; ``done`` are finished, with everything that belongs to them."""
-
-    def __init__(self, done: int) -> None:
-        self._done = done
-
-    def before_step(self) -> None:
-        if self.trainer.iter == self._done:
-            raise Killed
 
 
 def train(cfg, folder: Path, *, resume: bool = False, kill_after: int | None = None) -> Trainer:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from detectron2.engine.train_loop import HookBase
+from killed_runs import KillAfter, Killed
 from safetensors.torch import load_file
 from tiny_recipes import words_of
 
@@ -22,19 +22,6 @@ from ovrs.pretraining.images import find_images
 from ovrs.structures import TowerRequest
 from ovrs.zoo import identify
 from ovrs.zoo.state_dict import read_checkpoint, sha256_of_file
-
-
-class Killed(BaseException):
-    """Like the end of a process: nothing in the loop may handle it."""
-
-
-class KillAfter(HookBase):
-    def __init__(self, done: int) -> None:
-        self._done = done
-
-    def before_step(self) -> None:
-        if self.trainer.iter == self._done:
-            raise Killed
 
 
 def run(recipe, drawn, folder, resume=False, kill_after=None) -> Pretrainer:
